@@ -1,0 +1,1 @@
+//! A small ambient mesh on one Linux host: the demo and the end-to-end tests.

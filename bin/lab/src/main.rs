@@ -1,0 +1,2 @@
+//! Runs the lab.
+fn main() {}

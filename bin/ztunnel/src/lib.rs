@@ -1,0 +1,1 @@
+//! Node proxy: HBONE, mutual TLS, L4 authorization, telemetry.

@@ -1,0 +1,2 @@
+//! Runs the node proxy.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Generated protobuf and gRPC: delta xDS, workload, authorization, CA, ZDS. No logic.

@@ -1,0 +1,1 @@
+//! The HBONE engine: outbound, inbound, passthrough, pool, connection tracking.

@@ -1,0 +1,1 @@
+//! Data-plane store: workloads, services, policies; lookups; immutable snapshots.

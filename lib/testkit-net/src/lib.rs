@@ -1,0 +1,1 @@
+//! Network namespaces, veth topologies, echo peers and captures for tests and the lab.
