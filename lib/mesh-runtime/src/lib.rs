@@ -1,1 +1,13 @@
-//! Process scaffold: logs, metrics registry, admin and readiness servers, signals, drain, tracked tasks.
+//! Process scaffold: everything a program of the mesh needs besides its own work.
+//!
+//! What goes in is a program's futures, its metrics registry and the values it wants to show; what
+//! comes out is a process that logs without ever holding up the data path, answers its admin,
+//! metrics and readiness ports, and stops in good order: [`shutdown`] hears the signal, [`drain`]
+//! tells everybody, [`task`] waits for them.
+//!
+//! This crate knows nothing of meshes, proxies or Kubernetes. It spawns a task only on the
+//! [`task::Tracker`] that the program hands it.
+
+pub mod drain;
+pub mod shutdown;
+pub mod task;
