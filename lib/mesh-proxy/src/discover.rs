@@ -1,0 +1,47 @@
+//! What the proxy asks of the rest of the program: who is who, where a connection goes, and the
+//! certificate to go there with.
+//!
+//! Everything but waiting for the pod's own workload and for a certificate answers at once, from a
+//! snapshot: these calls stand on the path of every connection.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use futures::future::BoxFuture;
+use mesh_core::{
+    address::NamespacedHostname,
+    route::{Authority, InboundError, InboundTarget, Route, RouteError, ServiceRef},
+    workload::{PodInfo, Workload},
+};
+use tokio::sync::watch;
+
+/// Workloads, services and policies, as far as one node knows them.
+pub trait Discover: Send + Sync + 'static {
+    /// The pod's own workload. Waits for discovery to name it, for at most 5 s (the reference's
+    /// bound); `None` after that. Called once per accepted connection, so an answer that is known
+    /// must not wait.
+    fn workload_for<'a>(&'a self, pod: &'a PodInfo) -> BoxFuture<'a, Option<Arc<Workload>>>;
+
+    /// Where a connection from `source` to `destination` goes.
+    fn route(&self, source: &Workload, destination: SocketAddr) -> Result<Route, RouteError>;
+
+    /// The workload that owns `address` in `network`.
+    fn workload_at(&self, network: &str, address: IpAddr) -> Option<Arc<Workload>>;
+
+    /// How telemetry names the service `namespace/hostname`.
+    fn service(&self, key: &NamespacedHostname) -> Option<Arc<ServiceRef>>;
+
+    /// Where a CONNECT for `authority` that arrived at the address `accepted` is delivered.
+    fn inbound_target(
+        &self,
+        local: &Workload,
+        authority: &Authority,
+        accepted: SocketAddr,
+    ) -> Result<InboundTarget, InboundError>;
+
+    /// A number that changes when any policy, or any workload's list of policies, changes. The proxy
+    /// then asks again for each connection it holds.
+    fn policy_changes(&self) -> watch::Receiver<u64>;
+}
