@@ -7,6 +7,7 @@
 pub mod address;
 pub mod identity;
 pub mod policy;
+pub mod rbac;
 pub mod route;
 pub mod service;
 pub mod workload;
