@@ -1,1 +1,13 @@
-//! Linux: sockets, original destination, marks, network namespaces, netlink, descriptor passing, byte copy. All unsafe code lives here.
+//! Linux: sockets, original destination, marks, network namespaces, netlink, descriptor passing, byte
+//! copy. All unsafe code lives here.
+//!
+//! Nothing in this crate spawns a task or a thread: what takes time is a future, and the program
+//! decides where it runs.
+#![expect(
+    unsafe_code,
+    reason = "descriptors that the kernel hands over, and ioctls, have no safe wrapper"
+)]
+
+pub mod copy;
+pub mod netns;
+pub mod socket;
