@@ -9,5 +9,7 @@
 //! [`task::Tracker`] that the program hands it.
 
 pub mod drain;
+pub mod error;
+pub mod log;
 pub mod shutdown;
 pub mod task;
