@@ -1,0 +1,202 @@
+//! The output of `iptables-save`, as far as a plan needs it.
+
+/// What `iptables-save` (or `ip6tables-save`) printed: every table, chain and rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    tables: Vec<SavedTable>,
+}
+
+/// What was printed is not the output of `iptables-save`, or is cut off. Planning on it could double
+/// rules or leave some behind, so nothing is planned. Running the program again may help.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The line is none that `iptables-save` prints, or is not inside a table.
+    #[error("read the output of iptables-save: line {line} is not understood: `{text}`")]
+    Line {
+        /// Counted from 1.
+        line: usize,
+        /// Its first 100 characters.
+        text: String,
+    },
+    /// The output ends within a table.
+    #[error("read the output of iptables-save: table `{table}` is cut off before COMMIT")]
+    Truncated {
+        /// The last table.
+        table: String,
+    },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SavedTable {
+    pub(super) name: String,
+    pub(super) chains: Vec<String>,
+    pub(super) rules: Vec<SavedRule>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SavedRule {
+    pub(super) chain: String,
+    /// All after the chain's name, as it was printed: a rule is deleted by the words it was saved with.
+    pub(super) spec: String,
+}
+
+// === impl Saved ===
+
+impl Saved {
+    /// Reads the output of `iptables-save`, with or without counters. Empty output is a namespace in
+    /// which nothing was ever set.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let mut tables = Vec::new();
+        let mut open: Option<SavedTable> = None;
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let understood = match (line, &mut open) {
+                ("COMMIT", current) => current.take().map(|table| tables.push(table)).is_some(),
+                (line, None) => line.strip_prefix('*').is_some_and(|name| {
+                    let name = name.trim().to_owned();
+                    open = Some(SavedTable {
+                        name,
+                        ..SavedTable::default()
+                    });
+                    true
+                }),
+                (line, Some(table)) => table.add(line),
+            };
+            if !understood {
+                return Err(Error::Line {
+                    line: index + 1,
+                    text: line.chars().take(100).collect(),
+                });
+            }
+        }
+        match open {
+            Some(table) => Err(Error::Truncated { table: table.name }),
+            None => Ok(Self { tables }),
+        }
+    }
+
+    pub(super) fn table(&self, name: &str) -> Option<&SavedTable> {
+        self.tables.iter().find(|table| table.name == name)
+    }
+}
+
+// === impl SavedTable ===
+
+impl SavedTable {
+    fn add(&mut self, line: &str) -> bool {
+        if let Some(chain) = line.strip_prefix(':') {
+            let name = chain.split_whitespace().next();
+            self.chains.extend(name.map(str::to_owned));
+            return name.is_some();
+        }
+        let rule = line
+            .strip_prefix('[')
+            .and_then(|counted| counted.split_once("] "))
+            .map_or(line, |(_, rule)| rule)
+            .strip_prefix("-A ");
+        let Some(rule) = rule else { return false };
+        let (chain, spec) = rule.split_once(' ').unwrap_or((rule, ""));
+        self.rules.push(SavedRule {
+            chain: chain.to_owned(),
+            spec: spec.to_owned(),
+        });
+        true
+    }
+}
+
+// === impl SavedRule ===
+
+impl SavedRule {
+    /// The words of the rule. A quoted word may hold blanks; it is of no interest what it says, only
+    /// that it is one word.
+    pub(super) fn words(&self) -> Vec<&str> {
+        let mut words = Vec::new();
+        let mut rest = self.spec.trim_start();
+        while !rest.is_empty() {
+            let (word, after) = split_word(rest);
+            words.push(word);
+            rest = after.trim_start();
+        }
+        words
+    }
+
+    /// The chain or target to which the rule leads.
+    pub(super) fn target(&self) -> Option<&str> {
+        let words = self.words();
+        let flag = words.iter().position(|word| matches!(*word, "-j" | "-g"))?;
+        words.get(flag + 1).copied()
+    }
+}
+
+fn split_word(text: &str) -> (&str, &str) {
+    let mut quoted = false;
+    let mut escaped = false;
+    for (index, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => quoted = !quoted,
+            c if c.is_whitespace() && !quoted => return text.split_at(index),
+            _ => {}
+        }
+    }
+    (text, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAVED: &str = r#"# Generated by iptables-save v1.8.9 (nf_tables)
+*nat
+:PREROUTING ACCEPT [0:0]
+:KUBE-MARK - [0:0]
+[12:720] -A PREROUTING -m comment --comment "not -j ISTIO_PRERT \" really" -j KUBE-MARK
+-A KUBE-MARK
+COMMIT
+# Completed
+"#;
+
+    #[test]
+    fn quoted_text_is_one_word_and_no_target() {
+        let saved = Saved::parse(SAVED).unwrap();
+        let rules = &saved.table("nat").unwrap().rules;
+        assert_eq!(rules[0].chain, "PREROUTING");
+        assert_eq!(rules[0].target(), Some("KUBE-MARK"));
+        assert_eq!(rules[0].words().len(), 6);
+        assert_eq!(
+            rules[1],
+            SavedRule {
+                chain: "KUBE-MARK".into(),
+                spec: String::new()
+            }
+        );
+    }
+
+    #[test]
+    fn output_cut_off_is_refused() {
+        let (cut, _) = SAVED.split_once("COMMIT").unwrap();
+        assert_eq!(
+            Saved::parse(cut),
+            Err(Error::Truncated {
+                table: "nat".into()
+            })
+        );
+    }
+
+    #[test]
+    fn other_text_is_refused_with_its_line() {
+        let refused = Saved::parse("*nat\niptables: command not found\nCOMMIT\n");
+        let text = "iptables: command not found".to_owned();
+        assert_eq!(refused, Err(Error::Line { line: 2, text }));
+        assert!(Saved::parse("-A PREROUTING -j ACCEPT\n").is_err());
+    }
+
+    #[test]
+    fn nothing_saved_is_an_empty_namespace() {
+        assert_eq!(Saved::parse(""), Ok(Saved::default()));
+    }
+}
