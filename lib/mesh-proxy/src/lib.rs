@@ -6,4 +6,9 @@
 //! and [`discover::Certs`], and through the socket factory of the pod: it knows neither the control
 //! plane nor Kubernetes.
 
+pub mod baggage;
+pub mod config;
 pub mod discover;
+pub mod forwarded;
+pub mod proxy_protocol;
+pub mod traceparent;
