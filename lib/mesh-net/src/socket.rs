@@ -11,7 +11,7 @@ use std::{
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockRef, Socket, Type};
-use tokio::net::{TcpListener, TcpSocket, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 use crate::netns::NetNs;
 
@@ -36,6 +36,12 @@ pub trait SocketFactory: fmt::Debug + Send + Sync {
     ///
     /// What it accepts inherits its mark and TCP options, so nothing needs to be set per connection.
     fn listen_tcp(&self, address: SocketAddr) -> io::Result<TcpListener>;
+
+    /// Where the client of a connection that such a listener accepted wanted to go: see
+    /// [`original_destination`].
+    fn original_destination(&self, accepted: &TcpStream) -> io::Result<SocketAddr> {
+        original_destination(accepted)
+    }
 
     /// A socket to connect from. With a `source`, the peer sees that address as the client's, though
     /// it is not ours: transparent mode, which needs `CAP_NET_ADMIN` and the policy route of
