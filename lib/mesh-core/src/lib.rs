@@ -5,6 +5,7 @@
 //! I/O, no Kubernetes and no protobuf: every rule here can be tested as a function.
 
 pub mod address;
+pub mod balance;
 pub mod identity;
 pub mod policy;
 pub mod rbac;
