@@ -1,0 +1,228 @@
+//! The loop around the machine: connect, exchange, wait, again.
+
+use std::{convert::Infallible, error::Error as StdError, fmt, time::Duration};
+
+use futures::future::BoxFuture;
+use mesh_proto::{
+    discovery::{
+        DeltaDiscoveryResponse,
+        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+    },
+    type_url,
+};
+use prost::Message as _;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue},
+    transport::Channel,
+};
+
+use super::{Config, Machine, backoff::Backoff};
+use crate::{
+    Change,
+    metrics::{Metrics, Termination},
+};
+
+/// A way to the control plane, good for one stream.
+#[derive(Debug)]
+pub struct Connection {
+    /// The channel; it may connect lazily.
+    pub channel: Channel,
+    /// What is sent along with the stream, see [`credentials`].
+    pub metadata: MetadataMap,
+}
+
+/// Where connections come from. Asked anew for each stream, so that roots of trust and tokens that
+/// changed on disk take effect. It should give up by itself after a few seconds.
+pub trait Connect: Send + Sync {
+    /// A connection for one stream.
+    fn connect(&self) -> BoxFuture<'_, Result<Connection, BoxError>>;
+}
+
+/// Where changes go. Called from the client's task, which waits: no response is acknowledged before it
+/// was applied.
+pub trait Sink: Send {
+    /// What one response changed, to be applied in order. Never empty.
+    fn apply(&mut self, changes: Vec<Change>);
+
+    /// All types have been applied for the first time. Called once.
+    fn synced(&mut self);
+}
+
+/// Why a stream ended, or could not begin. All of these are retried.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection: network, certificate or token, as the source says.
+    #[error("connecting to the control plane")]
+    Connect(#[source] BoxError),
+    /// The control plane refused the stream; `Unauthenticated` points to the token.
+    #[error("opening the discovery stream")]
+    Open(#[source] tonic::Status),
+    /// The stream broke, or a response was too large or not well-formed.
+    #[error("reading the discovery stream")]
+    Stream(#[source] tonic::Status),
+    /// A token, cluster or header from the configuration cannot be sent. Correct the configuration.
+    #[error("the value of header `{0}` has characters that a header may not hold")]
+    Header(String),
+}
+
+/// An error of the caller's.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+struct Driver<C, S> {
+    connect: C,
+    sink: S,
+    metrics: Metrics,
+    response_limit: usize,
+    machine: Machine,
+    synced: bool,
+}
+
+/// Prints an error and what caused it.
+struct Causes<'a>(&'a dyn StdError);
+
+/// Requests that may wait to be sent. One is outstanding per type at most, besides the first ones.
+const QUEUE: usize = 8;
+
+/// Keeps a stream to the control plane open and hands what it says to `sink`, for ever.
+pub async fn run<C: Connect, S: Sink>(
+    connect: C,
+    config: Config,
+    metrics: Metrics,
+    sink: S,
+) -> Infallible {
+    let mut driver = Driver {
+        connect,
+        sink,
+        metrics,
+        response_limit: config.response_limit,
+        machine: Machine::new(config),
+        synced: false,
+    };
+    let mut backoff = Backoff::new();
+    loop {
+        let mut answered = None;
+        let ended = driver.stream(&mut answered).await;
+        let worked = answered.map_or(Duration::ZERO, |since: Instant| since.elapsed());
+        let wait = backoff.ended(worked);
+        driver.report(&ended, wait);
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Metadata as control planes of Istio's kind expect it: the bearer token, the cluster it belongs to,
+/// and what else the configuration asks for.
+pub fn credentials(
+    token: Option<&str>,
+    cluster: &str,
+    extra: &[(String, String)],
+) -> Result<MetadataMap, Error> {
+    let mut metadata = MetadataMap::new();
+    if let Some(token) = token {
+        let mut bearer = header_value("authorization", &format!("Bearer {}", token.trim()))?;
+        bearer.set_sensitive(true);
+        metadata.insert("authorization", bearer);
+    }
+    metadata.insert("clusterid", header_value("clusterid", cluster)?);
+    for (name, text) in extra {
+        let key = MetadataKey::<Ascii>::from_bytes(name.to_ascii_lowercase().as_bytes());
+        let key = key.ok().ok_or_else(|| Error::Header(name.clone()))?;
+        metadata.insert(key, header_value(name, text)?);
+    }
+    Ok(metadata)
+}
+
+fn header_value(name: &str, text: &str) -> Result<MetadataValue<Ascii>, Error> {
+    let value = MetadataValue::try_from(text).ok();
+    value.ok_or_else(|| Error::Header(name.to_owned()))
+}
+
+// === impl Driver ===
+
+impl<C: Connect, S: Sink> Driver<C, S> {
+    /// One stream, until it ends. Notes when the first answer came.
+    async fn stream(&mut self, answered: &mut Option<Instant>) -> Result<(), Error> {
+        let connection = self.connect.connect().await.map_err(Error::Connect)?;
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let first = futures::stream::iter(self.machine.connected());
+        let queue = futures::StreamExt::chain(first, ReceiverStream::new(queue));
+        let mut request = tonic::Request::new(queue);
+        *request.metadata_mut() = connection.metadata;
+        let mut client = AggregatedDiscoveryServiceClient::new(connection.channel)
+            .max_decoding_message_size(self.response_limit);
+        let opened = client.delta_aggregated_resources(request).await;
+        let mut responses = opened.map_err(Error::Open)?.into_inner();
+        while let Some(response) = responses.message().await.map_err(Error::Stream)? {
+            answered.get_or_insert_with(Instant::now);
+            let reply = self.received(response);
+            if requests.send(reply).await.is_err() {
+                // The sending half is gone; the receiving one will say why.
+                tracing::debug!("the discovery stream no longer takes acknowledgements");
+            }
+        }
+        Ok(())
+    }
+
+    fn received(
+        &mut self,
+        response: DeltaDiscoveryResponse,
+    ) -> mesh_proto::discovery::DeltaDiscoveryRequest {
+        let url = known_url(&response.type_url);
+        self.metrics.received(url, response.encoded_len());
+        let (resources, removed) = (response.resources.len(), response.removed_resources.len());
+        let received = self.machine.received(response);
+        tracing::debug!(url, resources, removed, "discovery response");
+        if let Some(first) = received.rejected.first() {
+            let rejected = received.rejected.len();
+            tracing::warn!(url, rejected, first = %first, "refused resources of the control plane");
+        }
+        if !received.changes.is_empty() {
+            self.sink.apply(received.changes);
+        }
+        if !self.synced && self.machine.is_synced() {
+            self.synced = true;
+            self.sink.synced();
+        }
+        received.reply
+    }
+
+    fn report(&self, ended: &Result<(), Error>, wait: Duration) {
+        match ended {
+            Ok(()) => {
+                self.metrics.terminated(Termination::Complete);
+                tracing::info!(?wait, "the control plane ended the discovery stream");
+            }
+            Err(error) => {
+                self.metrics.terminated(match error {
+                    Error::Connect(_) | Error::Header(_) => Termination::ConnectionError,
+                    Error::Open(_) | Error::Stream(_) => Termination::Error,
+                });
+                tracing::warn!(error = %Causes(error), ?wait, "discovery is interrupted");
+            }
+        }
+    }
+}
+
+// === impl Causes ===
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// A label value that the control plane cannot choose.
+fn known_url(url: &str) -> &'static str {
+    match url {
+        type_url::ADDRESS => type_url::ADDRESS,
+        type_url::AUTHORIZATION => type_url::AUTHORIZATION,
+        _ => "unknown",
+    }
+}
