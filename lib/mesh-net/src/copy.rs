@@ -203,6 +203,8 @@ async fn pump(
     count: &AtomicU64,
 ) -> Result<Over, Error> {
     loop {
+        // A source and a sink that never have to wait must still leave room for other tasks.
+        tokio::task::consume_budget().await;
         let (sent, length) = match source.next().await {
             Ok(Some(first)) => match source.next_ready() {
                 None => {
@@ -361,3 +363,6 @@ impl Direction {
         self.other().source()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,10 @@
     reason = "descriptors that the kernel hands over, and ioctls, have no safe wrapper"
 )]
 
+pub mod command;
 pub mod copy;
+pub mod limits;
 pub mod netns;
+pub mod routing;
+pub mod seqpacket;
 pub mod socket;

@@ -8,12 +8,15 @@ use std::{
     fs::File,
     io,
     marker::PhantomData,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
     process,
 };
 
-use nix::sched::{CloneFlags, setns};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// The network namespace of the calling thread. (Not `/proc/self`, which is the main thread's.)
 const OWN: &str = "/proc/thread-self/ns/net";
@@ -24,7 +27,7 @@ const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
 /// A network namespace, kept alive for as long as this value lives.
 #[derive(Debug)]
 pub struct NetNs {
-    handle: OwnedFd,
+    handle: File,
     id: NetNsId,
 }
 
@@ -71,7 +74,7 @@ pub enum Error {
 /// Takes the thread back where it came from, whatever happens inside.
 struct Return {
     home: File,
-    // The guard must be dropped on the thread that made it: setns works on the calling thread.
+    // Not to be dropped on another thread: entering concerns the calling thread alone.
     _here: PhantomData<*const ()>,
 }
 
@@ -93,10 +96,11 @@ impl NetNs {
         if kind(handle.as_fd())? != Some(libc::CLONE_NEWNET) {
             return Err(Error::NotANetworkNamespace);
         }
-        let stat = nix::sys::stat::fstat(&handle).map_err(|e| Error::Examine(e.into()))?;
+        let handle = File::from(handle);
+        let metadata = handle.metadata().map_err(Error::Examine)?;
         let id = NetNsId {
-            dev: stat.st_dev,
-            ino: stat.st_ino,
+            dev: metadata.dev(),
+            ino: metadata.ino(),
         };
         Ok(Self { handle, id })
     }
@@ -122,9 +126,9 @@ impl NetNs {
             path: OWN.into(),
             source,
         })?;
-        setns(&self.handle, CloneFlags::CLONE_NEWNET).map_err(|e| Error::Enter {
+        enter(&self.handle).map_err(|source| Error::Enter {
             id: self.id,
-            source: e.into(),
+            source,
         })?;
         let _return = Return {
             home,
@@ -138,6 +142,12 @@ impl AsFd for NetNs {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.handle.as_fd()
     }
+}
+
+/// Moves the calling thread.
+fn enter(namespace: &File) -> io::Result<()> {
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+    Ok(())
 }
 
 /// The `CLONE_NEW…` constant of the namespace, or none if the descriptor is not of a namespace.
@@ -179,7 +189,7 @@ impl From<Error> for io::Error {
 
 impl Drop for Return {
     fn drop(&mut self) {
-        if let Err(error) = setns(&self.home, CloneFlags::CLONE_NEWNET) {
+        if let Err(error) = enter(&self.home) {
             tracing::error!(%error, "cannot return from a pod's network namespace; aborting");
             process::abort();
         }

@@ -4,12 +4,11 @@
 use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV6},
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd as _},
     sync::Arc,
     time::Duration,
 };
 
-use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
@@ -270,8 +269,7 @@ impl Recipe<'_> {
             if source.port() == 0 {
                 // The port is chosen at connect, when the kernel knows the destination: else all
                 // connections of one client address would share one range of ports.
-                setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)
-                    .map_err(|e| Error::Option("IP_BIND_ADDRESS_NO_PORT", e.into()))?;
+                set_bind_address_no_port(&socket)?;
             }
             socket
                 .bind(&source.into())
@@ -408,6 +406,30 @@ pub fn set_transparent(socket: &impl AsFd, ipv6: bool) -> io::Result<()> {
             .map_err(|e| Error::Option("IP_FREEBIND", e))?;
     }
     Ok(())
+}
+
+/// Leaves the choice of the port to `connect`. Works for both families.
+fn set_bind_address_no_port(socket: &Socket) -> Result<(), Error> {
+    let on: libc::c_int = 1;
+    let length = libc::socklen_t::try_from(size_of_val(&on)).unwrap_or_default();
+    // SAFETY: the descriptor is open while `socket` is borrowed; the kernel reads `length` bytes from
+    // `on`, which is as long and outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            length,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(Error::Option(
+            "IP_BIND_ADDRESS_NO_PORT",
+            io::Error::last_os_error(),
+        )),
+    }
 }
 
 /// Whether an error says that the process or the host has no file descriptor left.

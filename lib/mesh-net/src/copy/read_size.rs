@@ -41,3 +41,51 @@ impl ReadSize {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn after(reads: &[usize]) -> usize {
+        let mut size = ReadSize::default();
+        for read in reads {
+            size.record(*read);
+        }
+        size.bytes()
+    }
+
+    #[test]
+    fn full_reads_climb_to_the_largest_buffer_and_stay() {
+        let k = 1024;
+        assert_eq!(after(&[]), k);
+        assert_eq!(after(&[k]), 16 * k);
+        assert_eq!(after(&[k, 16 * k]), 64 * k);
+        assert_eq!(after(&[k, 16 * k, 64 * k]), 256 * k);
+        assert_eq!(after(&[k, 16 * k, 64 * k, 256 * k]), 256 * k);
+    }
+
+    #[test]
+    fn one_small_read_changes_nothing_and_the_second_in_a_row_shrinks() {
+        let k = 1024;
+        assert_eq!(after(&[k, 10]), 16 * k);
+        assert_eq!(after(&[k, 10, 2 * k, 10]), 16 * k);
+        assert_eq!(after(&[k, 10, 10]), k);
+    }
+
+    proptest! {
+        #[test]
+        fn traffic_that_stops_brings_the_smallest_buffer_back(reads in prop::collection::vec(0..300_000_usize, 0..50)) {
+            let mut size = ReadSize::default();
+            for read in reads {
+                size.record(read.min(size.bytes()));
+            }
+            // Two small reads for each step down.
+            for _ in 0..2 * STEPS.len() {
+                size.record(1);
+            }
+            prop_assert_eq!(size.bytes(), STEPS[0]);
+        }
+    }
+}

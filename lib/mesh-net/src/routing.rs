@@ -1,0 +1,263 @@
+//! The policy route that brings replies to a transparent socket back to it.
+//!
+//! The proxy connects to a pod's application from the address of a remote client. The application's
+//! replies are addressed to that client and would leave the pod; a firewall rule marks them, and the
+//! route made here delivers what is marked to this namespace itself.
+
+use std::{
+    fs, io,
+    io::{Read as _, Write as _},
+    num::NonZeroI32,
+    time::Duration,
+};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
+};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    rule::{RuleAction, RuleAttribute, RuleMessage},
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// `1` where the loopback interface of the calling thread's namespace carries no IPv6.
+const IPV6_OFF: &str = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
+
+/// How long the kernel may take to answer. It answers before the request returns; the limit guards
+/// against waiting for ever for an answer that does not come.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Most copies of one rule that are removed; only other programs make more than one.
+const MOST_COPIES: usize = 64;
+
+/// "What carries the mark is for this host": a rule, and the only route of the table it points at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyRoute {
+    /// The packets concerned: those whose mark, masked, is this.
+    pub mark: u32,
+    /// The bits of the mark that count.
+    pub mask: u32,
+    /// Where the rule stands among others; lower numbers come first.
+    pub priority: u32,
+    /// The routing table, 1 to 252.
+    pub table: u8,
+}
+
+/// A version of the Internet protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// What a call found and left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is as asked for, whether it was before or not.
+    Done,
+    /// The namespace does not use the family, so there is nothing to do.
+    FamilyOff,
+}
+
+/// Why the route is not as asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel cannot be talked to. It is at fault, or no descriptor is left.
+    #[error("talk to the kernel about routes")]
+    Netlink(#[source] io::Error),
+    /// The kernel's answer makes no sense.
+    #[error("the kernel's answer about routes cannot be read")]
+    Answer,
+    /// The kernel refused. It needs `CAP_NET_ADMIN` and a loopback interface that is up.
+    #[error("{operation} for {family:?}")]
+    Refused {
+        /// What was refused.
+        operation: &'static str,
+        /// For which family.
+        family: Family,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
+
+/// A conversation with the kernel about the namespace it was opened in.
+struct Netlink(Socket);
+
+// === impl PolicyRoute ===
+
+impl PolicyRoute {
+    /// The one of the contract between CNI agent and proxy: `fwmark 0x111/0xfff pref 32764 lookup 100`.
+    pub const IN_POD: Self = Self {
+        mark: 0x111,
+        mask: 0xfff,
+        priority: 32764,
+        table: 100,
+    };
+
+    /// Makes the rule and the route of one family, where they are not there already, in the namespace
+    /// of the calling thread.
+    ///
+    /// Each family is by itself: call it for both.
+    pub fn ensure(&self, family: Family) -> Result<Outcome, Error> {
+        if family.is_off() {
+            return Ok(Outcome::FamilyOff);
+        }
+        let mut netlink = Netlink::open()?;
+        // The route first: a rule that points to an empty table does nothing, but is not wrong either.
+        let route = RouteNetlinkMessage::NewRoute(self.route(family)?);
+        netlink
+            .ask(route, NLM_F_CREATE | NLM_F_REPLACE)?
+            .map_err(|e| family.refused("add the local route", e))?;
+        let rule = RouteNetlinkMessage::NewRule(self.rule(family));
+        match netlink.ask(rule, NLM_F_CREATE | NLM_F_EXCL)? {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(family.refused("add the routing rule", error))
+            }
+            _ => Ok(Outcome::Done),
+        }
+    }
+
+    /// Removes the rule, all its copies, and the route of one family from the namespace of the calling
+    /// thread. What is not there is no error; a failure of one does not keep the other.
+    pub fn remove(&self, family: Family) -> Result<Outcome, Error> {
+        let mut netlink = Netlink::open()?;
+        let rule = self.remove_rules(&mut netlink, family);
+        let route = RouteNetlinkMessage::DelRoute(self.route(family)?);
+        let route = match netlink.ask(route, 0)? {
+            Err(error) if !is_absent(&error) => {
+                Err(family.refused("remove the local route", error))
+            }
+            _ => Ok(()),
+        };
+        rule.and(route)?;
+        Ok(if family.is_off() {
+            Outcome::FamilyOff
+        } else {
+            Outcome::Done
+        })
+    }
+
+    fn remove_rules(&self, netlink: &mut Netlink, family: Family) -> Result<(), Error> {
+        for _copy in 0..MOST_COPIES {
+            let rule = RouteNetlinkMessage::DelRule(self.rule(family));
+            match netlink.ask(rule, 0)? {
+                Ok(()) => {}
+                Err(error) if is_absent(&error) => return Ok(()),
+                Err(error) => return Err(family.refused("remove the routing rule", error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn rule(&self, family: Family) -> RuleMessage {
+        let mut rule = RuleMessage::default();
+        rule.header.family = family.address_family();
+        rule.header.table = self.table;
+        rule.header.action = RuleAction::ToTable;
+        rule.attributes = vec![
+            RuleAttribute::Priority(self.priority),
+            RuleAttribute::FwMark(self.mark),
+            RuleAttribute::FwMask(self.mask),
+        ];
+        rule
+    }
+
+    fn route(&self, family: Family) -> Result<RouteMessage, Error> {
+        let mut route = RouteMessage::default();
+        route.header.address_family = family.address_family();
+        route.header.table = self.table;
+        route.header.protocol = RouteProtocol::Static;
+        route.header.scope = RouteScope::Host;
+        route.header.kind = RouteType::Local;
+        route.attributes = vec![RouteAttribute::Oif(loopback_index()?)];
+        Ok(route)
+    }
+}
+
+// === impl Family ===
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Whether the namespace of the calling thread does not use the family at all.
+    fn is_off(self) -> bool {
+        match self {
+            Self::V4 => false,
+            // No such file: a kernel without IPv6.
+            Self::V6 => fs::read_to_string(IPV6_OFF).map_or(true, |text| text.trim() == "1"),
+        }
+    }
+
+    fn address_family(self) -> AddressFamily {
+        match self {
+            Self::V4 => AddressFamily::Inet,
+            Self::V6 => AddressFamily::Inet6,
+        }
+    }
+
+    fn refused(self, operation: &'static str, source: io::Error) -> Error {
+        Error::Refused {
+            operation,
+            family: self,
+            source,
+        }
+    }
+}
+
+// === impl Netlink ===
+
+impl Netlink {
+    fn open() -> Result<Self, Error> {
+        let domain = Domain::from(libc::AF_NETLINK);
+        let protocol = Protocol::from(libc::NETLINK_ROUTE);
+        let socket = Socket::new(domain, Type::RAW, Some(protocol)).map_err(Error::Netlink)?;
+        socket
+            .set_read_timeout(Some(PATIENCE))
+            .map_err(Error::Netlink)?;
+        Ok(Self(socket))
+    }
+
+    /// Sends one request and returns the kernel's verdict; the outer error is one of the conversation.
+    fn ask(&mut self, request: RouteNetlinkMessage, flags: u16) -> Result<io::Result<()>, Error> {
+        let mut request = NetlinkMessage::from(request);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.0.write_all(&bytes).map_err(Error::Netlink)?;
+        // An answer repeats the request behind the verdict.
+        let mut answer = vec![0; bytes.len() + 4096];
+        let length = self.0.read(&mut answer).map_err(Error::Netlink)?;
+        let answer = answer.get(..length).ok_or(Error::Answer)?;
+        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(answer);
+        match answer.map(|message| message.payload) {
+            Ok(NetlinkPayload::Error(verdict)) => Ok(as_result(verdict.code)),
+            _ => Err(Error::Answer),
+        }
+    }
+}
+
+fn as_result(code: Option<NonZeroI32>) -> io::Result<()> {
+    match code {
+        None => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(code.get().saturating_abs())),
+    }
+}
+
+/// No such rule, no such route, or no such family.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ESRCH | libc::EAFNOSUPPORT | libc::EOPNOTSUPP)
+    )
+}
+
+fn loopback_index() -> Result<u32, Error> {
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None).map_err(Error::Netlink)?;
+    rustix::net::netdevice::name_to_index(&socket, "lo").map_err(|e| Error::Netlink(e.into()))
+}
