@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 /// Everything that can be set from outside.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Who this proxy is, to the control plane and to itself.
     pub node: Node,
@@ -42,7 +42,7 @@ pub struct Config {
 }
 
 /// Who this proxy is.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// The Kubernetes node; empty where unknown.
     pub name: Arc<str>,
