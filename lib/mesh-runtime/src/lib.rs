@@ -8,8 +8,12 @@
 //! This crate knows nothing of meshes, proxies or Kubernetes. It spawns a task only on the
 //! [`task::Tracker`] that the program hands it.
 
+pub mod admin;
 pub mod drain;
 pub mod error;
+pub mod http;
 pub mod log;
+pub mod readiness;
 pub mod shutdown;
+pub mod stats;
 pub mod task;

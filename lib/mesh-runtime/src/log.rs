@@ -135,11 +135,18 @@ impl Handle {
 
     /// Goes back to the configured filter.
     pub fn reset(&self) -> Result<(), Error> {
-        self.replace(self.configured.clone())
+        self.reset_with("")
+    }
+
+    /// Goes back to the configured filter, with `directives` on top.
+    pub fn reset_with(&self, directives: &str) -> Result<(), Error> {
+        self.replace(filter::extend(self.configured.clone(), directives)?)
     }
 
     fn replace(&self, targets: Targets) -> Result<(), Error> {
-        self.filter.reload(targets).map_err(|_gone| Error::Ended)
+        self.filter.reload(targets).map_err(|_gone| Error::Ended)?;
+        tracing::info!(filter = self.current(), "log filter changed");
+        Ok(())
     }
 
     /// The number of lines dropped so far, to be registered as a metric.

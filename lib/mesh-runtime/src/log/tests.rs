@@ -221,6 +221,7 @@ fn a_changed_filter_takes_effect_and_can_be_taken_back() {
     };
     let (subscriber, handle) = build(&config, memory.clone()).unwrap();
     let seen = |events: fn()| {
+        assert!(handle.flush(DEADLINE));
         memory.0.lock().clear();
         events();
         assert!(handle.flush(DEADLINE));

@@ -1,0 +1,139 @@
+//! A small HTTP/1.1 server for the ports that people, probes and Prometheus talk to.
+//!
+//! It is built to be left alone: everything a client may send or hold is bounded in size, number and
+//! time. One connection carries one request, so that a slow or silent client is gone after a few
+//! seconds and cannot keep others out for long.
+
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+
+use ::http::StatusCode;
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time,
+};
+
+use crate::{drain, error, task};
+
+pub mod router;
+
+pub use router::{Request, Response, Router};
+
+/// What one client, and all of them together, may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From the accept until the whole request head is there.
+    pub head_time: Duration,
+    /// Bytes of a request head, at least 8192. More is answered with 431.
+    pub head_size: usize,
+    /// From the request head until the whole body is there, where a body is read at all.
+    pub body_time: Duration,
+    /// Bytes of a request body. More is answered with 413.
+    pub body_size: usize,
+    /// From the accept until the last byte of the response is taken.
+    pub total_time: Duration,
+    /// Connections at a time per listener. Further ones wait in the kernel's queue.
+    pub connections: usize,
+}
+
+/// Pause after an accept failed, usually for want of file descriptors: trying at once would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Name of the tasks that serve a connection.
+const TASK: &str = "http-connection";
+
+/// A plain text response. The text should end with a line feed.
+pub fn text(status: StatusCode, text: impl Into<String>) -> Response {
+    router::response(status, "text/plain; charset=utf-8", text.into())
+}
+
+/// Serves `router` on `listener` until a drain begins; requests under way are then still answered,
+/// unless the drain is or becomes immediate. Each connection is a task on `tasks` and holds up the
+/// drain.
+pub async fn serve(
+    listener: TcpListener,
+    router: Arc<Router>,
+    limits: Limits,
+    tasks: task::Tracker,
+    drain: drain::Watch,
+) {
+    let room = Arc::new(Semaphore::new(limits.connections));
+    loop {
+        let next = tokio::select! {
+            biased;
+            _ = drain.signaled() => return,
+            next = accept(&listener, &room) => next,
+        };
+        match next {
+            Ok((stream, permit)) => {
+                let connection = connection(stream, Arc::clone(&router), limits, drain.clone());
+                tasks.spawn(TASK, async move {
+                    connection.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "accept failed");
+                time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(room)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let (stream, _peer) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+async fn connection(stream: TcpStream, router: Arc<Router>, limits: Limits, drain: drain::Watch) {
+    let answer = service_fn(|request| {
+        let router = Arc::clone(&router);
+        async move { Ok::<_, Infallible>(router.answer(request, &limits).await) }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .keep_alive(false)
+            .header_read_timeout(limits.head_time)
+            .max_buf_size(limits.head_size)
+            .serve_connection(TokioIo::new(stream), answer)
+    );
+    let served = async {
+        tokio::select! {
+            served = connection.as_mut() => return served,
+            _ = drain.signaled() => connection.as_mut().graceful_shutdown(),
+        }
+        tokio::select! {
+            served = connection.as_mut() => served,
+            () = drain.immediate() => Ok(()),
+        }
+    };
+    match time::timeout(limits.total_time, served).await {
+        Ok(Ok(())) => {}
+        // The peer's fault in all cases, and ordinary on a port that anybody can reach.
+        Ok(Err(failed)) => tracing::debug!(error = %error::chain(&failed), "request not served"),
+        Err(_elapsed) => tracing::debug!("request not served: it took too long"),
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_time: Duration::from_secs(2),
+            head_size: 8 * 1024,
+            body_time: Duration::from_secs(2),
+            body_size: 8 * 1024,
+            total_time: Duration::from_mins(1),
+            connections: 256,
+        }
+    }
+}
