@@ -10,5 +10,6 @@ pub mod baggage;
 pub mod config;
 pub mod discover;
 pub mod forwarded;
+pub mod hbone;
 pub mod proxy_protocol;
 pub mod traceparent;
