@@ -1,6 +1,6 @@
 //! What signs certificates, as the rest of the crate sees it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use mesh_core::identity::Identity;
@@ -19,6 +19,15 @@ pub trait CertificateAuthority: Send + Sync + fmt::Debug + 'static {
         request: &'a str,
     ) -> BoxFuture<'a, Result<Vec<String>, Error>>;
 }
+
+/// Longest life of a certificate that an issuer grants; upstream's `MAX_WORKLOAD_CERT_TTL`.
+pub const MAX_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Life of a certificate if nothing else is asked for; upstream's `DEFAULT_WORKLOAD_CERT_TTL` and
+/// `SECRET_TTL`.
+pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// The key in a request's metadata under which a node's proxy names the workload it asks for.
+pub(crate) const IMPERSONATED_IDENTITY: &str = "ImpersonatedIdentity";
 
 /// Why there is no certificate. Cheap to clone: several waiters may be told the same.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -325,3 +325,6 @@ fn finished<S>(
     };
     outcome.map_err(tls::Error::from_handshake)
 }
+
+#[cfg(test)]
+mod tests;

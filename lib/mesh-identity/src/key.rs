@@ -77,12 +77,6 @@ impl PrivateKey {
     pub(crate) fn as_pkey(&self) -> &PKey<Private> {
         &self.0
     }
-
-    /// A key that was read from a file, for the issuer: any kind, checked by the caller.
-    pub(crate) fn from_pem(pem: &[u8]) -> Result<Self, Error> {
-        let key = PKey::private_key_from_pem(pem);
-        key.map(Self).map_err(failing("read a private key in PEM"))
-    }
 }
 
 impl fmt::Debug for PrivateKey {

@@ -6,8 +6,8 @@
 //!   workloads; the peer is checked inside the handshake, by SPIFFE identity and never by host name.
 //!   [`CertManager`] obtains, keeps and renews one certificate per identity from a
 //!   [`ca::CertificateAuthority`].
-//! * **The control side.** `control` is ordinary server TLS between a component and its control
-//!   plane; `ca_client` asks the control plane for certificates, `issuer` is what answers.
+//! * **The control side.** [`control`] is ordinary server TLS between a component and its control
+//!   plane; [`ca_client`] asks the control plane for certificates, [`issuer`] is what answers.
 //!
 //! All cryptography is OpenSSL's, linked dynamically, so that the validated module of a FIPS host is
 //! the one in use; rustls speaks the protocol. See `docs/design/0001-crypto.md`.
@@ -16,16 +16,20 @@
 
 pub mod answer;
 pub mod ca;
+pub mod ca_client;
 pub mod certificate;
 mod chain;
+pub mod control;
 pub mod facts;
+#[cfg(test)]
+mod fixture;
+pub mod issuer;
 pub mod key;
 pub mod manager;
 pub mod provider;
 pub mod svid;
 pub mod tls;
 pub mod token;
-
 
 pub use certificate::WorkloadCertificate;
 pub use manager::CertManager;
