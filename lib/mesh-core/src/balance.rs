@@ -20,7 +20,7 @@ pub mod weighted;
 use weighted::Weighted;
 
 /// The eligible endpoints of one service, prepared for choice.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Balancer<T> {
     levels: Box<[Level]>,
     tree: Tree<T>,
@@ -36,7 +36,7 @@ pub struct Candidate<'a, T> {
 }
 
 /// What a choice returns among, and what happens when no endpoint is at the client's place.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Tree<T> {
     /// No endpoint is chosen.
     Strict(Node<T>),
@@ -60,7 +60,7 @@ struct Level {
 }
 
 /// The endpoints that share the values on the way to this node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Node<T> {
     here: Weighted<T>,
     children: HashMap<Arc<str>, Self>,

@@ -75,7 +75,7 @@ pub struct Decision {
 }
 
 /// A policy in the form that is evaluated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompiledPolicy {
     source: Authorization,
     key: Arc<str>,
@@ -86,7 +86,7 @@ pub struct CompiledPolicy {
 ///
 /// The order in which policies are given does not matter: a verdict that names one of several matching
 /// policies names the first by key.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicySet {
     deny: Box<[Arc<CompiledPolicy>]>,
     allow: Box<[Arc<CompiledPolicy>]>,
@@ -95,25 +95,25 @@ pub struct PolicySet {
 }
 
 /// Clauses that must all match; none match.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct CompiledRule(Box<[CompiledClause]>);
 
 /// Matches of which one must match; none match.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct CompiledClause(Box<[CompiledMatch]>);
 
 /// Conditions that must all hold, each present only where its list was.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct CompiledMatch(Box<[Condition]>);
 
 /// One populated list of a match; with `negated`, none of it may match.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Condition {
     attribute: Attribute,
     negated: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Attribute {
     Namespace(Texts),
     Principal(Texts),

@@ -3,7 +3,7 @@
 use fastrand::Rng;
 
 /// Items to draw from in proportion to their weights.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Weighted<T> {
     items: Box<[T]>,
     total: u64,

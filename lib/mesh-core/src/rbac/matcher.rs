@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Texts by how they are compared.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Texts {
     exact: Box<[Arc<str>]>,
     prefixes: Box<[Arc<str>]>,
@@ -22,14 +22,14 @@ pub(super) struct Texts {
 }
 
 /// Address ranges, both ends included, disjoint and ascending per family.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ranges {
     v4: Box<[(u32, u32)]>,
     v6: Box<[(u128, u128)]>,
 }
 
 /// Service accounts, whatever their trust domain.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Accounts(Box<[ServiceAccountMatch]>);
 
 /// The ports in ascending order.
