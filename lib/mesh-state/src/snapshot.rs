@@ -126,6 +126,11 @@ impl Snapshot {
             .map(|entry| &entry.service)
     }
 
+    /// How telemetry names the service of a key.
+    pub fn service_ref(&self, key: &NamespacedHostname) -> Option<&Arc<ServiceRef>> {
+        self.services.by_key(key).map(|entry| &entry.reference)
+    }
+
     /// The services of a host name, by namespace.
     pub fn services_by_host(&self, hostname: &str) -> impl Iterator<Item = &Arc<Service>> {
         self.services.by_host(hostname).map(|entry| &entry.service)

@@ -79,6 +79,7 @@ struct Inner {
     /// Held while a batch is applied. Readers do not touch it.
     writer: Mutex<()>,
     changed: watch::Sender<Generation>,
+    policy: watch::Sender<u64>,
 }
 
 /// A batch in progress: the next snapshot, and what must be prepared anew before it is published.
@@ -101,6 +102,7 @@ impl Store {
             current: ArcSwap::from_pointee(empty),
             writer: Mutex::new(()),
             changed: watch::Sender::new(Generation::default()),
+            policy: watch::Sender::new(0),
         }))
     }
 
@@ -122,6 +124,10 @@ impl Store {
         }
         let (snapshot, applied) = batch.finish();
         self.0.current.store(Arc::new(snapshot));
+        let Generation { policy, .. } = applied.generation;
+        self.0
+            .policy
+            .send_if_modified(|known| std::mem::replace(known, policy) != policy);
         self.0.changed.send_replace(applied.generation);
         applied
     }
@@ -140,6 +146,12 @@ impl Store {
     /// Tells of each new generation, after its snapshot is readable.
     pub fn changed(&self) -> watch::Receiver<Generation> {
         self.0.changed.subscribe()
+    }
+
+    /// Tells only of generations in which verdicts about workloads of this node may have changed:
+    /// the signal to judge live connections again.
+    pub fn policy_changes(&self) -> watch::Receiver<u64> {
+        self.0.policy.subscribe()
     }
 
     /// The workload of a pod of this node, waiting for discovery to tell of it. `None` after `patience`.
