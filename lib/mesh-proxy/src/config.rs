@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use mesh_core::route::HBONE_PORT;
 
+use crate::hbone;
+
 /// Port on which the connections that leave the pod are captured.
 pub const OUTBOUND_PORT: u16 = 15001;
 
@@ -31,14 +33,13 @@ pub struct Settings {
     /// Whether matches of dry-run policies are logged at info instead of debug.
     /// `AUTHZ_POLICY_INFO_LOGGING`.
     pub policy_info_logging: bool,
-    /// Longest time to wait for a TCP connection, a TLS or an HTTP/2 handshake, or a CONNECT.
+    /// Longest time to wait for a plain TCP connection, and for a certificate.
     pub connect_timeout: Duration,
     /// Most TLS handshakes that strangers may have in flight with one pod; past that the oldest is
     /// given up for the newest.
     pub max_handshakes: usize,
-    /// Longest time that open connections get to end by themselves once drained.
-    /// `CONNECTION_TERMINATION_DEADLINE`.
-    pub drain_deadline: Duration,
+    /// How tunnels behave.
+    pub hbone: hbone::settings::Settings,
 }
 
 // === impl Settings ===
@@ -55,7 +56,7 @@ impl Default for Settings {
             // attack or restarting behind a large fleet, and the pool makes one do for many
             // connections. 1024 × ~40 KiB of TLS state is 40 MiB at worst.
             max_handshakes: 1024,
-            drain_deadline: Duration::from_secs(5),
+            hbone: hbone::settings::Settings::default(),
         }
     }
 }

@@ -6,10 +6,15 @@
 //! and [`discover::Certs`], and through the socket factory of the pod: it knows neither the control
 //! plane nor Kubernetes.
 
+mod accept;
+mod admission;
 pub mod baggage;
 pub mod config;
+pub mod connections;
 pub mod discover;
+pub mod error;
 pub mod forwarded;
 pub mod hbone;
 pub mod proxy_protocol;
+pub mod telemetry;
 pub mod traceparent;
