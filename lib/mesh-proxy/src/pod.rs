@@ -1,0 +1,158 @@
+//! What the proxies of one pod share.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use mesh_core::{
+    identity::Identity,
+    rbac::{self, Verdict},
+    workload::{PodInfo, Workload},
+};
+use mesh_identity::WorkloadCertificate;
+use mesh_net::socket::SocketFactory;
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::{
+    admission::Admission, connections::Connections, discover::CertificateError, error::Error,
+    hbone::pool::Pool, proxy::Shared,
+};
+
+/// One pod: who it is, where its sockets are made, and what is open in it.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    pub(crate) info: PodInfo,
+    pub(crate) sockets: Arc<dyn SocketFactory>,
+    pub(crate) shared: Shared,
+    pub(crate) connections: Connections,
+    pub(crate) handshakes: Admission,
+    pub(crate) pool: Pool,
+}
+
+// === impl Pod ===
+
+impl Pod {
+    /// The pod's own workload, as discovery knows it now.
+    pub(crate) async fn workload(&self) -> Result<Arc<Workload>, Error> {
+        let found = self.shared.discover.workload_for(&self.info).await;
+        found.ok_or_else(|| Error::UnknownWorkload(self.info.clone()))
+    }
+
+    /// The pod's certificate, waiting for it no longer than for a connection.
+    pub(crate) async fn certificate(
+        &self,
+        identity: &Identity,
+    ) -> Result<Arc<WorkloadCertificate>, Error> {
+        let limit = self.shared.settings.connect_timeout;
+        let certificate = timeout(limit, self.shared.certs.certificate(identity)).await;
+        let late = |_elapsed| CertificateError {
+            identity: identity.clone(),
+            source: format!("no answer within {limit:?}").into(),
+        };
+        certificate
+            .unwrap_or_else(|elapsed| Err(late(elapsed)))
+            .map_err(Error::Certificate)
+    }
+
+    /// Whether `connection` may reach the pod; says which dry-run policies match it.
+    pub(crate) fn authorize(
+        &self,
+        local: &Workload,
+        connection: &rbac::Connection,
+    ) -> Result<(), Error> {
+        let decision = self.shared.discover.authorize(local, connection);
+        for policy in &decision.dry_run {
+            self.log_dry_run(policy, connection);
+        }
+        match decision.verdict {
+            Verdict::Allow => Ok(()),
+            Verdict::Deny(denial) => Err(Error::Denied(denial)),
+        }
+    }
+
+    /// Connects to `target`.
+    pub(crate) async fn connect(&self, target: SocketAddr) -> Result<TcpStream, Error> {
+        self.connect_from(None, target).await
+    }
+
+    /// Connects to `target`, which sees the connection come from `client` where that is possible.
+    pub(crate) async fn connect_as(
+        &self,
+        client: IpAddr,
+        target: SocketAddr,
+    ) -> Result<TcpStream, Error> {
+        let source = self.shared.settings.original_source && can_appear(client, target.ip());
+        self.connect_from(source.then_some(client), target).await
+    }
+
+    async fn connect_from(
+        &self,
+        source: Option<IpAddr>,
+        target: SocketAddr,
+    ) -> Result<TcpStream, Error> {
+        let source = source.map(|address| SocketAddr::new(address, 0));
+        let limit = self.shared.settings.connect_timeout;
+        let connecting = async {
+            self.sockets
+                .connect_socket(target.is_ipv6(), source)?
+                .connect(target)
+                .await
+        };
+        match timeout(limit, connecting).await {
+            Ok(connected) => connected.map_err(|error| Error::Connect(target, error)),
+            Err(_elapsed) => Err(Error::ConnectTimeout(target, limit)),
+        }
+    }
+
+    fn log_dry_run(&self, policy: &str, connection: &rbac::Connection) {
+        let (source, destination) = (connection.source_ip, connection.destination);
+        if self.shared.settings.policy_info_logging {
+            tracing::info!(policy, %source, %destination, "dry-run policy matches");
+        } else {
+            tracing::debug!(policy, %source, %destination, "dry-run policy matches");
+        }
+    }
+}
+
+/// Does `work`, unless `stop` resolves first. Not for the life of a connection: watching a drain takes
+/// a lock whenever the task is woken.
+pub(crate) async fn unless<S, T>(
+    stop: impl Future<Output = S>,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::select! {
+        biased;
+        _ = stop => Err(Error::Drained),
+        done = work => done,
+    }
+}
+
+/// Whether a connection to `target` can come from the address `client`.
+///
+/// Not from the target's own address, nor over another family; and the loopback interface carries
+/// nothing that comes from outside.
+fn can_appear(client: IpAddr, target: IpAddr) -> bool {
+    client != target
+        && client.is_ipv4() == target.is_ipv4()
+        && (client.is_loopback() || !target.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_appears_only_where_its_address_can() {
+        let can = |client: &str, target: &str| {
+            can_appear(client.parse().unwrap(), target.parse().unwrap())
+        };
+        assert!(can("10.0.0.1", "10.0.0.2"));
+        assert!(can("fd00::1", "fd00::2"));
+        assert!(can("127.0.0.1", "127.0.0.2"));
+        assert!(!can("10.0.0.1", "10.0.0.1"));
+        assert!(!can("10.0.0.1", "fd00::2"));
+        assert!(!can("10.0.0.1", "127.0.0.1"));
+        assert!(!can("fd00::1", "::1"));
+    }
+}
