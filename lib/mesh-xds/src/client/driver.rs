@@ -1,6 +1,6 @@
 //! The loop around the machine: connect, exchange, wait, again.
 
-use std::{convert::Infallible, error::Error as StdError, fmt, time::Duration};
+use std::{convert::Infallible, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use mesh_proto::{
@@ -136,6 +136,14 @@ pub fn credentials(
 fn header_value(name: &str, text: &str) -> Result<MetadataValue<Ascii>, Error> {
     let value = MetadataValue::try_from(text).ok();
     value.ok_or_else(|| Error::Header(name.to_owned()))
+}
+
+// === impl Connect ===
+
+impl<C: Connect + ?Sized> Connect for Arc<C> {
+    fn connect(&self) -> BoxFuture<'_, Result<Connection, BoxError>> {
+        C::connect(self)
+    }
 }
 
 // === impl Driver ===

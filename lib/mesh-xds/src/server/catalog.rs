@@ -174,7 +174,7 @@ mod tests {
     const TYPE: &str = "t";
 
     fn since(catalog: &Catalog, number: u64) -> Option<Vec<String>> {
-        let names = catalog.table(TYPE).unwrap().since(number)?;
+        let names = catalog.table(TYPE)?.since(number)?;
         Some(names.map(ToString::to_string).collect())
     }
 

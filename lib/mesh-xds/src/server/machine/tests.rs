@@ -78,6 +78,10 @@ fn drops(names: &[&str]) -> DeltaDiscoveryRequest {
     }
 }
 
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "compared with what a stream says, if anything"
+)]
 fn expected(present: &[(&str, &'static str)], removed: &[&str]) -> Option<Told> {
     let content = |text: &'static str| Bytes::from_static(text.as_bytes());
     Some(Told {

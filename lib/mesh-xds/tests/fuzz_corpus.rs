@@ -1,0 +1,42 @@
+//! The saved corpus of the fuzz target, replayed.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use mesh_proto::discovery::DeltaDiscoveryResponse;
+use mesh_xds::{client, fuzz};
+use prost::Message as _;
+
+/// What the client makes of a response, in one word per outcome.
+fn outcome(data: &[u8]) -> &'static str {
+    let Ok(response) = DeltaDiscoveryResponse::decode(data) else {
+        return "not a response";
+    };
+    let mut machine = client::Machine::new(client::Config::new(client::Node::default()));
+    let received = machine.received(response);
+    match (received.changes.is_empty(), received.rejected.is_empty()) {
+        (true, true) => "nothing",
+        (false, true) => "accepted",
+        (true, false) => "refused",
+        (false, false) => "accepted in part",
+    }
+}
+
+#[test]
+fn saved_responses_are_answered() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/response");
+    let mut outcomes = BTreeSet::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let data = fs::read(entry.unwrap().path()).unwrap();
+        fuzz::response(&data);
+        outcomes.insert(outcome(&data));
+    }
+    // The corpus is worth something only while it reaches every outcome.
+    let every = [
+        "accepted",
+        "accepted in part",
+        "not a response",
+        "nothing",
+        "refused",
+    ];
+    assert_eq!(outcomes, every.into());
+}
