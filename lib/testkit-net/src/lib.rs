@@ -1,1 +1,25 @@
-//! Network namespaces, veth topologies, echo peers and captures for tests and the lab.
+//! Real networks on one machine, for tests and the lab.
+//!
+//! A [`Namespace`] is a network of its own; a [`Topology`] connects several of them the way a
+//! Kubernetes cluster does. Programs run in them as [`Process`]es, [`tcp`] and [`udp`] have peers to
+//! talk to, and a [`Capture`] shows what was on the wire. Everything is removed when the value that
+//! stands for it is dropped, also when a test panics; what a killed process left behind is found by
+//! [`leftover::list`].
+//!
+//! Root is needed (or a user namespace in which the caller is root), and the programs `ip` and, for
+//! captures, `tcpdump`. Their absence is an error that says so, never a silent pass.
+
+pub mod capture;
+pub mod leftover;
+pub mod namespace;
+pub mod process;
+pub mod tcp;
+pub mod topology;
+pub mod udp;
+pub mod wait;
+
+pub use capture::Capture;
+pub use namespace::Namespace;
+pub use process::Process;
+pub use topology::Topology;
+pub use wait::eventually;
