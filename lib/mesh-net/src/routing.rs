@@ -41,8 +41,8 @@ pub struct PolicyRoute {
     pub mask: u32,
     /// Where the rule stands among others; lower numbers come first.
     pub priority: u32,
-    /// The routing table, 1 to 252.
-    pub table: u8,
+    /// The routing table.
+    pub table: u32,
 }
 
 /// A version of the Internet protocol.
@@ -156,9 +156,9 @@ impl PolicyRoute {
     fn rule(&self, family: Family) -> RuleMessage {
         let mut rule = RuleMessage::default();
         rule.header.family = family.address_family();
-        rule.header.table = self.table;
         rule.header.action = RuleAction::ToTable;
         rule.attributes = vec![
+            RuleAttribute::Table(self.table),
             RuleAttribute::Priority(self.priority),
             RuleAttribute::FwMark(self.mark),
             RuleAttribute::FwMask(self.mask),
@@ -169,11 +169,13 @@ impl PolicyRoute {
     fn route(&self, family: Family) -> Result<RouteMessage, Error> {
         let mut route = RouteMessage::default();
         route.header.address_family = family.address_family();
-        route.header.table = self.table;
         route.header.protocol = RouteProtocol::Static;
         route.header.scope = RouteScope::Host;
         route.header.kind = RouteType::Local;
-        route.attributes = vec![RouteAttribute::Oif(loopback_index()?)];
+        route.attributes = vec![
+            RouteAttribute::Table(self.table),
+            RouteAttribute::Oif(loopback_index()?),
+        ];
         Ok(route)
     }
 }

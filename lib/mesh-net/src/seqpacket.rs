@@ -51,8 +51,21 @@ pub struct Socket {
 pub struct Received {
     /// Bytes of the message, at the front of the caller's buffer.
     pub len: usize,
-    /// The descriptor that came with it. It is closed when a new program is executed.
-    pub fd: Option<OwnedFd>,
+    /// What came with it.
+    pub passed: Passed,
+}
+
+/// What came with a message.
+#[derive(Debug)]
+pub enum Passed {
+    /// Bytes alone.
+    Nothing,
+    /// A descriptor. It is closed when a new program is executed.
+    Descriptor(OwnedFd),
+    /// A descriptor that the kernel could not install, because this process (or the host) has no room
+    /// for more open files. It is gone, the bytes are not. Raise the limit of open files, or wait until
+    /// connections end, and have the message sent again.
+    Lost,
 }
 
 /// Who opened a connection, as the kernel saw it at that moment.
@@ -119,10 +132,6 @@ pub enum Error {
     /// The peer sent more than one descriptor.
     #[error("the message carries more than one file descriptor")]
     TooManyDescriptors,
-    /// The kernel could not install the descriptor: this process has no room for more open files. Raise
-    /// the limit of open files, or wait until connections end, and ask for the message again.
-    #[error("no room for the file descriptor of a message: too many open files")]
-    DescriptorLost,
 }
 
 /// The file of a listener, removed with it.
@@ -335,20 +344,20 @@ fn receive(
         .flatten()
         .collect();
     let some_lost = message.flags.contains(ReturnFlags::CTRUNC);
-    Ok(if some_lost && fds.is_empty() {
-        Err(Error::DescriptorLost)
-    } else if some_lost || fds.len() > 1 {
-        Err(Error::TooManyDescriptors)
-    } else if message.flags.contains(ReturnFlags::TRUNC) {
-        Err(Error::Truncated { limit })
-    } else if message.bytes == 0 && fds.is_empty() {
-        Ok(None)
-    } else {
-        Ok(Some(Received {
-            len: message.bytes,
-            fd: fds.pop(),
-        }))
-    })
+    if fds.len() > 1 || (some_lost && !fds.is_empty()) {
+        return Ok(Err(Error::TooManyDescriptors));
+    }
+    if message.flags.contains(ReturnFlags::TRUNC) {
+        return Ok(Err(Error::Truncated { limit }));
+    }
+    let passed = match fds.pop() {
+        Some(fd) => Passed::Descriptor(fd),
+        None if some_lost => Passed::Lost,
+        None if message.bytes == 0 => return Ok(Ok(None)),
+        None => Passed::Nothing,
+    };
+    let len = message.bytes;
+    Ok(Ok(Some(Received { len, passed })))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ async fn messages_keep_their_bounds() {
     for expected in [&b"one"[..], b"second"] {
         let received = b.recv(&mut buffer).await.unwrap().unwrap();
         assert_eq!(&buffer[..received.len], expected);
-        assert!(received.fd.is_none());
+        assert!(matches!(received.passed, Passed::Nothing));
     }
 }
 
@@ -33,7 +33,9 @@ async fn a_descriptor_arrives_usable_and_is_closed_on_exec() {
     a.send(b"with", Some(write.as_fd())).await.unwrap();
     drop(write);
     let received = b.recv(&mut [0; 16]).await.unwrap().unwrap();
-    let fd = received.fd.unwrap();
+    let Passed::Descriptor(fd) = received.passed else {
+        panic!("{received:?}");
+    };
     assert!(fcntl_getfd(&fd).unwrap().contains(FdFlags::CLOEXEC));
     File::from(fd).write_all(b"through").unwrap();
     let mut text = String::new();
