@@ -338,3 +338,6 @@ impl LoadBalancerDump {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,3 +115,6 @@ fn service_by_target(snapshot: &Snapshot, local: &Workload, port: u16) -> Option
     });
     entries.next().map(|entry| Arc::clone(&entry.reference))
 }
+
+#[cfg(test)]
+mod tests;

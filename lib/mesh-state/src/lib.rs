@@ -8,6 +8,8 @@
 
 mod backends;
 pub mod dump;
+#[cfg(test)]
+mod fixtures;
 mod inbound;
 mod persistent;
 mod policies;

@@ -256,3 +256,6 @@ fn unreachable_network(workload: &Workload) -> RouteError {
         network: workload.network.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -260,3 +260,6 @@ fn is_visible(entry: &Entry, namespace: Option<&str>) -> bool {
     let own = || namespace.is_none_or(|namespace| *namespace == *entry.service.namespace);
     entry.service.visibility == Visibility::Public || own()
 }
+
+#[cfg(test)]
+mod tests;

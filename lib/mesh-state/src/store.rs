@@ -309,3 +309,6 @@ impl Batch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
