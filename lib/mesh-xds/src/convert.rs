@@ -14,9 +14,12 @@ use prost::Message;
 use crate::Change;
 
 pub mod gateway;
+mod intern;
 pub mod policy;
 pub mod service;
 pub mod workload;
+
+pub use intern::Interner;
 
 /// Where in a resource something is wrong, and what. The sender is at fault; the same resource will
 /// never be accepted.
@@ -77,14 +80,17 @@ trait InField<T> {
 }
 
 /// A workload or service of the wire with the name under which discovery knows it.
-pub fn address_from_proto(encoded: Bytes) -> Result<(Arc<str>, Change), Error> {
+pub fn address_from_proto(
+    encoded: Bytes,
+    texts: &mut Interner,
+) -> Result<(Arc<str>, Change), Error> {
     match decode::<proto::Address>("istio.workload.Address", encoded)?.r#type {
         Some(proto::address::Type::Workload(message)) => {
-            let workload = workload::from_proto(message).field("workload")?;
+            let workload = workload::from_proto(message, texts).field("workload")?;
             Ok((Arc::clone(&workload.uid), Change::Workload(workload)))
         }
         Some(proto::address::Type::Service(message)) => {
-            let service = service::from_proto(message).field("service")?;
+            let service = service::from_proto(message, texts).field("service")?;
             Ok((service.key().to_string().into(), Change::Service(service)))
         }
         None => Err(Problem::Missing).field("type"),
@@ -92,8 +98,11 @@ pub fn address_from_proto(encoded: Bytes) -> Result<(Arc<str>, Change), Error> {
 }
 
 /// A policy of the wire with the name under which discovery knows it.
-pub fn policy_from_proto(encoded: Bytes) -> Result<(Arc<str>, Change), Error> {
-    let policy = policy::from_proto(decode("istio.security.Authorization", encoded)?)?;
+pub fn policy_from_proto(
+    encoded: Bytes,
+    texts: &mut Interner,
+) -> Result<(Arc<str>, Change), Error> {
+    let policy = policy::from_proto(decode("istio.security.Authorization", encoded)?, texts)?;
     Ok((policy.key(), Change::Policy(policy)))
 }
 
@@ -179,24 +188,21 @@ fn decode<M: Message + Default>(message: &'static str, encoded: Bytes) -> Result
 fn list<P, C, E: Into<Error>>(
     field: &str,
     items: impl IntoIterator<Item = P>,
-    convert: impl Fn(P) -> Result<C, E>,
+    mut convert: impl FnMut(P) -> Result<C, E>,
 ) -> Result<Vec<C>, Error> {
     let convert = |(i, item)| convert(item).field(&format!("[{i}]")).field(field);
     items.into_iter().enumerate().map(convert).collect()
 }
 
-fn required(text: String) -> Result<Arc<str>, Problem> {
+fn required(text: &str) -> Result<&str, Problem> {
     if text.is_empty() {
         return Err(Problem::Missing);
     }
-    Ok(text.into())
+    Ok(text)
 }
 
-fn text_or(text: String, default: &str) -> Arc<str> {
-    if text.is_empty() {
-        return default.into();
-    }
-    text.into()
+fn text_or<'a>(text: &'a str, default: &'a str) -> &'a str {
+    if text.is_empty() { default } else { text }
 }
 
 fn known<T: TryFrom<i32>>(value: i32) -> Result<T, Problem> {

@@ -26,8 +26,10 @@ pub fn response(data: &[u8]) {
     for change in &first.changes {
         if let (_, name, Some(encoded)) = convert::change_to_proto(change) {
             let again = match change {
-                crate::Change::Policy(_) => convert::policy_from_proto(encoded),
-                _ => convert::address_from_proto(encoded),
+                crate::Change::Policy(_) => {
+                    convert::policy_from_proto(encoded, &mut convert::Interner::default())
+                }
+                _ => convert::address_from_proto(encoded, &mut convert::Interner::default()),
             };
             assert_eq!(again.as_ref(), Ok(&(name, change.clone())));
         }

@@ -194,6 +194,8 @@ async fn a_slow_client_is_told_the_latest_state_once() {
         .resource
         .unwrap()
         .value;
-    let (_, change) = mesh_xds::convert::address_from_proto(content).unwrap();
+    let (_, change) =
+        mesh_xds::convert::address_from_proto(content, &mut mesh_xds::convert::Interner::default())
+            .unwrap();
     assert_eq!(change, mk_workload("a", "n999"));
 }

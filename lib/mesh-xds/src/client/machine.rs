@@ -35,6 +35,7 @@ use crate::{Change, convert};
 pub struct Machine {
     config: Config,
     types: [Subscription; 2],
+    texts: convert::Interner,
 }
 
 /// The outcome of a response.
@@ -119,6 +120,7 @@ impl Machine {
                 Subscription::new(Kind::Address),
                 Subscription::new(Kind::Authorization),
             ],
+            texts: convert::Interner::default(),
         }
     }
 
@@ -140,9 +142,10 @@ impl Machine {
         let subscription = (self.types.iter_mut())
             .find(|subscription| subscription.kind.type_url() == response.type_url);
         let (changes, rejected) = match subscription {
-            Some(subscription) => subscription.apply(response),
+            Some(subscription) => subscription.apply(response, &mut self.texts),
             None => (Vec::new(), vec![Rejection::of_type(&response.type_url)]),
         };
+        self.texts.sweep();
         if !rejected.is_empty() {
             reply.error_detail = Some(refusal(&rejected));
         }
@@ -192,7 +195,11 @@ impl Subscription {
         request
     }
 
-    fn apply(&mut self, response: DeltaDiscoveryResponse) -> (Vec<Change>, Vec<Rejection>) {
+    fn apply(
+        &mut self,
+        response: DeltaDiscoveryResponse,
+        texts: &mut convert::Interner,
+    ) -> (Vec<Change>, Vec<Rejection>) {
         let mut changes = Vec::with_capacity(response.resources.len());
         let mut rejected = Vec::new();
         let mut seen = HashSet::with_capacity(response.resources.len());
@@ -204,14 +211,14 @@ impl Subscription {
             let name: Arc<str> = resource.name.as_str().into();
             self.unnamed.remove(&name);
             let change = if seen.insert(name.clone()) {
-                self.kind.accept(&name, resource.resource)
+                self.kind.accept(&name, resource.resource, texts)
             } else {
                 Err(Reason::Repeated)
             };
             match change {
-                Ok(change) => {
+                Ok((key, change)) => {
                     changes.push(change);
-                    self.versions.insert(name, resource.version.into());
+                    self.versions.insert(key, resource.version.into());
                 }
                 Err(reason) => rejected.push(Rejection { name, reason }),
             }
@@ -249,7 +256,13 @@ impl Kind {
         }
     }
 
-    fn accept(self, name: &Arc<str>, content: Option<proto::Any>) -> Result<Change, Reason> {
+    /// The change and its name, which shares memory with the change where it can.
+    fn accept(
+        self,
+        name: &Arc<str>,
+        content: Option<proto::Any>,
+        texts: &mut convert::Interner,
+    ) -> Result<(Arc<str>, Change), Reason> {
         if name.is_empty() {
             return Err(Reason::Nameless);
         }
@@ -258,13 +271,13 @@ impl Kind {
             return Err(Reason::ContentType(excerpt(&content.type_url)));
         }
         let (key, change) = match self {
-            Self::Address => convert::address_from_proto(content.value)?,
-            Self::Authorization => convert::policy_from_proto(content.value)?,
+            Self::Address => convert::address_from_proto(content.value, texts)?,
+            Self::Authorization => convert::policy_from_proto(content.value, texts)?,
         };
         if key != *name {
             return Err(Reason::Name(excerpt(&key).into()));
         }
-        Ok(change)
+        Ok((key, change))
     }
 }
 

@@ -6,18 +6,21 @@ use mesh_core::{
 };
 use mesh_proto::workload as proto;
 
-use super::{Error, InField, Problem, ip, ip_bytes, port, required};
+use super::{Error, InField, Interner, Problem, ip, ip_bytes, port, required};
 
 /// A gateway of the wire. Port 0 stands for 15008.
-pub fn from_proto(message: proto::GatewayAddress) -> Result<GatewayAddress, Error> {
+pub fn from_proto(
+    message: &proto::GatewayAddress,
+    texts: &mut Interner,
+) -> Result<GatewayAddress, Error> {
     use proto::gateway_address::Destination;
 
-    let destination = match message.destination {
+    let destination = match &message.destination {
         Some(Destination::Hostname(name)) => {
-            GatewayDestination::Hostname(hostname(name).field("hostname")?)
+            GatewayDestination::Hostname(hostname(name, texts).field("hostname")?)
         }
         Some(Destination::Address(address)) => {
-            GatewayDestination::Address(network_address(address).field("address")?)
+            GatewayDestination::Address(network_address(address, texts).field("address")?)
         }
         None => return Err(Problem::Missing).field("destination"),
     };
@@ -53,31 +56,39 @@ pub fn to_proto(gateway: &GatewayAddress) -> proto::GatewayAddress {
 }
 
 /// A service's name from a key of the form `namespace/hostname`.
-pub(super) fn service_name(key: &str) -> Result<NamespacedHostname, Problem> {
+pub(super) fn service_name(key: &str, texts: &mut Interner) -> Result<NamespacedHostname, Problem> {
     match key.split_once('/') {
         Some((namespace, hostname)) if !namespace.is_empty() && !hostname.is_empty() => {
             Ok(NamespacedHostname {
-                namespace: namespace.into(),
-                hostname: hostname.into(),
+                namespace: texts.share(namespace),
+                hostname: texts.share(hostname),
             })
         }
         _ => Err(Problem::ServiceName(super::excerpt(key))),
     }
 }
 
-fn hostname(message: proto::NamespacedHostname) -> Result<NamespacedHostname, Error> {
+fn hostname(
+    message: &proto::NamespacedHostname,
+    texts: &mut Interner,
+) -> Result<NamespacedHostname, Error> {
     Ok(NamespacedHostname {
-        namespace: required(message.namespace).field("namespace")?,
-        hostname: required(message.hostname).field("hostname")?,
+        // Empty for a gateway that is no Kubernetes object; such a name is found nowhere, which fails
+        // closed when a connection needs it.
+        namespace: texts.share(&message.namespace),
+        hostname: texts.share(required(&message.hostname).field("hostname")?),
     })
 }
 
-fn network_address(message: proto::NetworkAddress) -> Result<NetworkAddress, Error> {
+fn network_address(
+    message: &proto::NetworkAddress,
+    texts: &mut Interner,
+) -> Result<NetworkAddress, Error> {
     if message.length.is_some() {
         return Err(Problem::Unsupported("a range")).field("length");
     }
     Ok(NetworkAddress {
         address: ip(&message.address).field("address")?,
-        network: message.network.into(),
+        network: texts.share(&message.network),
     })
 }

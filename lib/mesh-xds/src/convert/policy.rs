@@ -9,13 +9,16 @@ use mesh_core::policy::{
 };
 use mesh_proto::security as proto;
 
-use super::{Error, InField, Problem, ip_bytes, known, list, port, range, required};
+use super::{Error, InField, Interner, Problem, ip_bytes, known, list, port, range, required};
 
 /// A policy of the wire.
-pub fn from_proto(message: proto::Authorization) -> Result<Authorization, Error> {
+pub fn from_proto(
+    message: proto::Authorization,
+    texts: &mut Interner,
+) -> Result<Authorization, Error> {
     Ok(Authorization {
-        name: required(message.name).field("name")?,
-        namespace: required(message.namespace).field("namespace")?,
+        name: required(&message.name).field("name")?.into(),
+        namespace: texts.share(required(&message.namespace).field("namespace")?),
         scope: match known(message.scope).field("scope")? {
             proto::Scope::Global => PolicyScope::Global,
             proto::Scope::Namespace => PolicyScope::Namespace,
@@ -25,7 +28,7 @@ pub fn from_proto(message: proto::Authorization) -> Result<Authorization, Error>
             proto::Action::Allow => Action::Allow,
             proto::Action::Deny => Action::Deny,
         },
-        rules: list("rules", message.rules, rule)?,
+        rules: list("rules", message.rules, |message| rule(message, texts))?,
         dry_run: message.dry_run,
     })
 }
@@ -51,11 +54,11 @@ pub fn to_proto(policy: &Authorization) -> proto::Authorization {
     }
 }
 
-fn rule(message: proto::Rule) -> Result<Rule, Error> {
+fn rule(message: proto::Rule, texts: &mut Interner) -> Result<Rule, Error> {
     Ok(Rule {
         clauses: list("clauses", message.clauses, |clause| {
             Ok::<_, Error>(Clause {
-                matches: list("matches", clause.matches, attributes)?,
+                matches: list("matches", clause.matches, |m| attributes(m, texts))?,
             })
         })?,
     })
@@ -70,20 +73,24 @@ fn rule_to_proto(rule: &Rule) -> proto::Rule {
     }
 }
 
-fn attributes(m: proto::Match) -> Result<Match, Error> {
+fn attributes(m: proto::Match, texts: &mut Interner) -> Result<Match, Error> {
     Ok(Match {
-        namespaces: list("namespaces", m.namespaces, text)?,
-        not_namespaces: list("not_namespaces", m.not_namespaces, text)?,
-        principals: list("principals", m.principals, text)?,
-        not_principals: list("not_principals", m.not_principals, text)?,
+        namespaces: list("namespaces", &m.namespaces, |m| text(m, texts))?,
+        not_namespaces: list("not_namespaces", &m.not_namespaces, |m| text(m, texts))?,
+        principals: list("principals", &m.principals, |m| text(m, texts))?,
+        not_principals: list("not_principals", &m.not_principals, |m| text(m, texts))?,
         source_ips: list("source_ips", &m.source_ips, cidr)?,
         not_source_ips: list("not_source_ips", &m.not_source_ips, cidr)?,
         destination_ips: list("destination_ips", &m.destination_ips, cidr)?,
         not_destination_ips: list("not_destination_ips", &m.not_destination_ips, cidr)?,
         destination_ports: list("destination_ports", m.destination_ports, port)?,
         not_destination_ports: list("not_destination_ports", m.not_destination_ports, port)?,
-        service_accounts: list("service_accounts", m.service_accounts, account)?,
-        not_service_accounts: list("not_service_accounts", m.not_service_accounts, account)?,
+        service_accounts: list("service_accounts", &m.service_accounts, |m| {
+            account(m, texts)
+        })?,
+        not_service_accounts: list("not_service_accounts", &m.not_service_accounts, |m| {
+            account(m, texts)
+        })?,
     })
 }
 
@@ -108,13 +115,13 @@ fn attributes_to_proto(m: &Match) -> proto::Match {
     }
 }
 
-fn text(message: proto::StringMatch) -> Result<StringMatch, Problem> {
+fn text(message: &proto::StringMatch, texts: &mut Interner) -> Result<StringMatch, Problem> {
     use proto::string_match::MatchType;
 
-    Ok(match message.match_type.ok_or(Problem::Missing)? {
-        MatchType::Exact(text) => StringMatch::Exact(text.into()),
-        MatchType::Prefix(text) => StringMatch::Prefix(text.into()),
-        MatchType::Suffix(text) => StringMatch::Suffix(text.into()),
+    Ok(match message.match_type.as_ref().ok_or(Problem::Missing)? {
+        MatchType::Exact(text) => StringMatch::Exact(texts.share(text)),
+        MatchType::Prefix(text) => StringMatch::Prefix(texts.share(text)),
+        MatchType::Suffix(text) => StringMatch::Suffix(texts.share(text)),
         MatchType::Presence(()) => StringMatch::Presence,
     })
 }
@@ -144,10 +151,13 @@ fn cidr_to_proto(net: &IpNet) -> proto::Address {
     }
 }
 
-fn account(message: proto::ServiceAccountMatch) -> Result<ServiceAccountMatch, Error> {
+fn account(
+    message: &proto::ServiceAccountMatch,
+    texts: &mut Interner,
+) -> Result<ServiceAccountMatch, Error> {
     Ok(ServiceAccountMatch {
-        namespace: required(message.namespace).field("namespace")?,
-        service_account: required(message.service_account).field("service_account")?,
+        namespace: texts.share(required(&message.namespace).field("namespace")?),
+        service_account: texts.share(required(&message.service_account).field("service_account")?),
     })
 }
 

@@ -10,7 +10,7 @@ use mesh_core::{
 use mesh_proto::workload as proto;
 
 use super::{
-    Error, InField, Problem, gateway, ip, ip_bytes, known, list, range, required,
+    Error, InField, Interner, Problem, gateway, ip, ip_bytes, known, list, range, required,
     workload::{port_map, ports_to_proto},
 };
 
@@ -21,10 +21,12 @@ enum Vip {
 }
 
 /// A service of the wire.
-pub fn from_proto(message: proto::Service) -> Result<Service, Error> {
+pub fn from_proto(message: proto::Service, texts: &mut Interner) -> Result<Service, Error> {
     let mut vips = Vec::new();
     let mut cidr_vips = Vec::new();
-    for vip in list("addresses", message.addresses, vip)? {
+    for vip in list("addresses", &message.addresses, |address| {
+        vip(address, texts)
+    })? {
         match vip {
             Vip::Address(address) => vips.push(address),
             Vip::Cidr(cidr) => cidr_vips.push(cidr),
@@ -32,21 +34,23 @@ pub fn from_proto(message: proto::Service) -> Result<Service, Error> {
     }
     Ok(Service {
         name: message.name.into(),
-        namespace: required(message.namespace).field("namespace")?,
-        hostname: required(message.hostname).field("hostname")?,
+        namespace: texts.share(required(&message.namespace).field("namespace")?),
+        hostname: texts.share(required(&message.hostname).field("hostname")?),
         vips,
         cidr_vips,
         ports: port_map(message.ports)?,
-        subject_alt_names: list("subject_alt_names", message.subject_alt_names, required)?,
+        subject_alt_names: list("subject_alt_names", &message.subject_alt_names, |name| {
+            required(name).map(|name| texts.share(name))
+        })?,
         waypoint: message
             .waypoint
-            .map(gateway::from_proto)
+            .map(|gateway| gateway::from_proto(&gateway, texts))
             .transpose()
             .field("waypoint")?,
         weighted_waypoints: list(
             "weighted_waypoints",
-            message.weighted_waypoints,
-            weighted_waypoint,
+            &message.weighted_waypoints,
+            |choice| weighted_waypoint(choice, texts),
         )?,
         load_balancing: message
             .load_balancing
@@ -109,8 +113,8 @@ pub fn to_proto(service: &Service) -> proto::Service {
     }
 }
 
-fn vip(message: proto::NetworkAddress) -> Result<Vip, Error> {
-    let network = message.network.into();
+fn vip(message: &proto::NetworkAddress, texts: &mut Interner) -> Result<Vip, Error> {
+    let network = texts.share(&message.network);
     Ok(match message.length {
         None => Vip::Address(NetworkAddress {
             address: ip(&message.address).field("address")?,
@@ -123,13 +127,15 @@ fn vip(message: proto::NetworkAddress) -> Result<Vip, Error> {
     })
 }
 
-fn weighted_waypoint(message: proto::WeightedWaypoint) -> Result<WeightedWaypoint, Error> {
-    let destination = message.destination.ok_or(Problem::Missing);
+fn weighted_waypoint(
+    message: &proto::WeightedWaypoint,
+    texts: &mut Interner,
+) -> Result<WeightedWaypoint, Error> {
+    let destination = (message.destination.as_ref())
+        .ok_or_else(|| Problem::Missing.into())
+        .and_then(|gateway| gateway::from_proto(gateway, texts));
     Ok(WeightedWaypoint {
-        destination: destination
-            .map_err(Error::from)
-            .and_then(gateway::from_proto)
-            .field("destination")?,
+        destination: destination.field("destination")?,
         weight: message.weight,
     })
 }

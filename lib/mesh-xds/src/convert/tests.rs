@@ -257,27 +257,27 @@ proptest! {
     fn workload_survives_the_wire(workload in workload()) {
         let change = Change::Workload(workload);
         let (name, content) = encoded(&change);
-        prop_assert_eq!(address_from_proto(content), Ok((name, change)));
+        prop_assert_eq!(address_from_proto(content, &mut Interner::default()), Ok((name, change)));
     }
 
     #[test]
     fn service_survives_the_wire(service in service()) {
         let change = Change::Service(service);
         let (name, content) = encoded(&change);
-        prop_assert_eq!(address_from_proto(content), Ok((name, change)));
+        prop_assert_eq!(address_from_proto(content, &mut Interner::default()), Ok((name, change)));
     }
 
     #[test]
     fn policy_survives_the_wire(policy in policy()) {
         let change = Change::Policy(policy);
         let (name, content) = encoded(&change);
-        prop_assert_eq!(policy_from_proto(content), Ok((name, change)));
+        prop_assert_eq!(policy_from_proto(content, &mut Interner::default()), Ok((name, change)));
     }
 
     #[test]
     fn no_bytes_make_the_conversion_panic(bytes in vec(any::<u8>(), 0..200)) {
-        drop(address_from_proto(bytes.clone().into()));
-        drop(policy_from_proto(bytes.into()));
+        drop(address_from_proto(bytes.clone().into(), &mut Interner::default()));
+        drop(policy_from_proto(bytes.into(), &mut Interner::default()));
     }
 }
 
@@ -298,7 +298,7 @@ fn absent_fields_get_the_defaults_of_the_wire() {
         }),
         ..proto::Workload::default()
     };
-    let workload = workload::from_proto(message).unwrap();
+    let workload = workload::from_proto(message, &mut Interner::default()).unwrap();
     assert_eq!(workload.waypoint.as_ref().unwrap().hbone_mtls_port, 15008);
     let expected = Workload {
         waypoint: workload.waypoint.clone(),
@@ -324,7 +324,9 @@ fn workload_error(change: impl FnOnce(&mut proto::Workload)) -> String {
         ..proto::Workload::default()
     };
     change(&mut message);
-    workload::from_proto(message).unwrap_err().to_string()
+    workload::from_proto(message, &mut Interner::default())
+        .unwrap_err()
+        .to_string()
 }
 
 #[test]
@@ -370,7 +372,9 @@ fn service_that_cannot_be_understood_is_refused_with_the_field() {
     let error = |change: fn(&mut proto::Service)| {
         let mut message = service::to_proto(&Service::named("n", "ns", "host"));
         change(&mut message);
-        service::from_proto(message).unwrap_err().to_string()
+        service::from_proto(message, &mut Interner::default())
+            .unwrap_err()
+            .to_string()
     };
     let errors = [
         error(|s| s.hostname.clear()),
@@ -416,7 +420,7 @@ fn policy_with_one_bad_value_is_refused_as_a_whole() {
             }],
             ..security::Authorization::default()
         };
-        let error = policy::from_proto(message).unwrap_err();
+        let error = policy::from_proto(message, &mut Interner::default()).unwrap_err();
         error
             .to_string()
             .replace("rules[0].clauses[0].matches[1].", "")
@@ -453,12 +457,13 @@ fn mk_range(bytes: &'static [u8], length: u32) -> security::Address {
 
 #[test]
 fn bytes_that_are_no_message_are_refused_by_type() {
-    let error = address_from_proto(Bytes::from_static(b"\x0a\xff")).unwrap_err();
+    let error =
+        address_from_proto(Bytes::from_static(b"\x0a\xff"), &mut Interner::default()).unwrap_err();
     let text = error.to_string();
     assert!(
         text.starts_with("not a valid istio.workload.Address message"),
         "{text}"
     );
-    let nothing = address_from_proto(Bytes::new()).unwrap_err();
+    let nothing = address_from_proto(Bytes::new(), &mut Interner::default()).unwrap_err();
     assert_eq!(nothing.to_string(), "type: must be set");
 }

@@ -7,38 +7,40 @@ use mesh_core::workload::{
 use mesh_proto::workload as proto;
 
 use super::{
-    Error, InField, Problem, excerpt, gateway, ip, ip_bytes, known, list, port, required, text_or,
+    Error, InField, Interner, Problem, excerpt, gateway, ip, ip_bytes, known, list, port, required,
+    text_or,
 };
 
 /// A workload of the wire, with the wire's defaults filled in.
-pub fn from_proto(message: proto::Workload) -> Result<Workload, Error> {
-    let defaults = Workload::with_uid(required(message.uid).field("uid")?);
+pub fn from_proto(message: proto::Workload, texts: &mut Interner) -> Result<Workload, Error> {
+    let defaults = Workload::with_uid(required(&message.uid).field("uid")?);
     let services = message.services.into_iter().map(|(key, ports)| {
         let field = format!("services[{}]", excerpt(&key));
-        let name = gateway::service_name(&key).field(&field)?;
+        let name = gateway::service_name(&key, texts).field(&field)?;
         Ok((name, port_map(ports.ports).field(&field)?))
     });
     Ok(Workload {
         services: services.collect::<Result<_, Error>>()?,
         name: message.name.into(),
-        namespace: message.namespace.into(),
-        service_account: text_or(message.service_account, &defaults.service_account),
-        trust_domain: text_or(message.trust_domain, &defaults.trust_domain),
-        network: message.network.into(),
-        cluster_id: text_or(message.cluster_id, &defaults.cluster_id),
+        namespace: texts.share(&message.namespace),
+        service_account: texts.share(text_or(&message.service_account, &defaults.service_account)),
+        trust_domain: texts.share(text_or(&message.trust_domain, &defaults.trust_domain)),
+        network: texts.share(&message.network),
+        cluster_id: texts.share(text_or(&message.cluster_id, &defaults.cluster_id)),
         addresses: list("addresses", message.addresses, |bytes| ip(&bytes))?,
         hostname: Some(message.hostname)
             .filter(|name| !name.is_empty())
             .map(Into::into),
         protocol: tunnel_protocol(message.tunnel_protocol).field("tunnel_protocol")?,
         network_mode: network_mode(message.network_mode).field("network_mode")?,
-        node: message.node.into(),
-        canonical_name: message.canonical_name.into(),
-        canonical_revision: message.canonical_revision.into(),
-        workload_name: message.workload_name.into(),
+        node: texts.share(&message.node),
+        canonical_name: texts.share(&message.canonical_name),
+        canonical_revision: texts.share(&message.canonical_revision),
+        workload_name: texts.share(&message.workload_name),
         workload_type: workload_type(message.workload_type).field("workload_type")?,
-        waypoint: optional_gateway(message.waypoint).field("waypoint")?,
-        network_gateway: optional_gateway(message.network_gateway).field("network_gateway")?,
+        waypoint: optional_gateway(message.waypoint.as_ref(), texts).field("waypoint")?,
+        network_gateway: optional_gateway(message.network_gateway.as_ref(), texts)
+            .field("network_gateway")?,
         application_tunnel: message
             .application_tunnel
             .map(application_tunnel)
@@ -47,11 +49,11 @@ pub fn from_proto(message: proto::Workload) -> Result<Workload, Error> {
         native_tunnel: message.native_tunnel,
         authorization_policies: list(
             "authorization_policies",
-            message.authorization_policies,
-            required,
+            &message.authorization_policies,
+            |key| required(key).map(|key| texts.share(key)),
         )?,
         status: health(message.status).field("status")?,
-        locality: message.locality.map(locality).unwrap_or_default(),
+        locality: locality(&message.locality.unwrap_or_default(), texts),
         capacity: message.capacity.unwrap_or(defaults.capacity),
         uid: defaults.uid,
     })
@@ -130,9 +132,12 @@ pub(super) fn ports_to_proto(ports: &PortMap) -> Vec<proto::Port> {
 }
 
 fn optional_gateway(
-    message: Option<proto::GatewayAddress>,
+    message: Option<&proto::GatewayAddress>,
+    texts: &mut Interner,
 ) -> Result<Option<mesh_core::address::GatewayAddress>, Error> {
-    message.map(gateway::from_proto).transpose()
+    message
+        .map(|message| gateway::from_proto(message, texts))
+        .transpose()
 }
 
 fn tunnel_protocol(value: i32) -> Result<TunnelProtocol, Problem> {
@@ -200,11 +205,11 @@ fn application_tunnel_to_proto(tunnel: ApplicationTunnel) -> proto::ApplicationT
     }
 }
 
-fn locality(message: proto::Locality) -> Locality {
+fn locality(message: &proto::Locality, texts: &mut Interner) -> Locality {
     Locality {
-        region: message.region.into(),
-        zone: message.zone.into(),
-        subzone: message.subzone.into(),
+        region: texts.share(&message.region),
+        zone: texts.share(&message.zone),
+        subzone: texts.share(&message.subzone),
     }
 }
 

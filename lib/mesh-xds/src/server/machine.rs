@@ -21,6 +21,9 @@ use super::{
 /// each type one response at a time is on its way: until it is acknowledged further changes gather in
 /// the catalog, so a slow client costs no memory and is told the latest state when it is ready.
 ///
+/// The first response of a type is complete: clients may conclude that what is not in it, and was not
+/// among what they said they hold, is gone.
+///
 /// Types are served in alphabetical order, which puts policies before the workloads they concern.
 #[derive(Debug, Default)]
 pub struct Machine {
