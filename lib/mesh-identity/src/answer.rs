@@ -114,3 +114,6 @@ pub(crate) fn parse_pem(text: &str) -> Result<Vec<CertificateDer<'static>>, PemE
         .map(|certificate| certificate.map_err(describe))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! TLS between a component and its control plane: gRPC to a named server, authenticated by DNS name
 //! as on the web and by nothing else.
 //!
-//! [`Target`] is the client's side, [`incoming`](server::incoming) the server's.
+//! [`Target`] is the client's side, [`incoming`] the server's.
 
 pub mod roots;
 mod server;

@@ -69,23 +69,34 @@ pub(crate) fn mk_identity(namespace: &str, account: &str) -> Identity {
 
 impl Authority {
     pub(crate) fn new() -> Self {
+        Self::under(None, "test")
+    }
+
+    /// An authority whose certificate this one signs.
+    pub(crate) fn subordinate(&self) -> Self {
+        Self::under(Some(self), "subordinate")
+    }
+
+    fn under(parent: Option<&Self>, organization: &str) -> Self {
         let key = PrivateKey::generate().unwrap();
         let mut name = X509Name::builder().unwrap();
-        name.append_entry_by_nid(Nid::ORGANIZATIONNAME, "test")
+        name.append_entry_by_nid(Nid::ORGANIZATIONNAME, organization)
             .unwrap();
         let name = name.build();
+        let issuer = parent.map_or(&*name, |p| p.certificate.subject_name());
+        let signer = parent.map_or(&key, |p| &p.key);
         let mut builder = X509::builder().unwrap();
         builder.set_version(2).unwrap();
         builder.set_serial_number(&mk_serial()).unwrap();
         builder.set_subject_name(&name).unwrap();
-        builder.set_issuer_name(&name).unwrap();
+        builder.set_issuer_name(issuer).unwrap();
         builder.set_not_before(&mk_time(-HOUR)).unwrap();
         builder.set_not_after(&mk_time(100 * HOUR)).unwrap();
         builder.set_pubkey(key.as_pkey()).unwrap();
         let ca = BasicConstraints::new().critical().ca().build().unwrap();
         builder.append_extension(ca).unwrap();
         builder
-            .sign(key.as_pkey(), MessageDigest::sha256())
+            .sign(signer.as_pkey(), MessageDigest::sha256())
             .unwrap();
         let certificate = builder.build();
         Self { key, certificate }
@@ -93,6 +104,10 @@ impl Authority {
 
     pub(crate) fn pem(&self) -> String {
         String::from_utf8(self.certificate.to_pem().unwrap()).unwrap()
+    }
+
+    pub(crate) fn key_pem(&self) -> String {
+        String::from_utf8(self.key.as_pkey().private_key_to_pem_pkcs8().unwrap()).unwrap()
     }
 
     pub(crate) fn sign(&self, leaf: &Leaf<'_>) -> Signed {

@@ -15,6 +15,7 @@ use std::{
 use futures::future::BoxFuture;
 use mesh_core::identity::Identity;
 use openssl::{
+    nid::Nid,
     pkey::{Id, PKey, PKeyRef, Private, Public},
     x509::X509,
 };
@@ -101,7 +102,11 @@ pub enum Error {
     /// OpenSSL does not sign. The host, or the kind of the authority's key, is at fault.
     #[error("the certificate cannot be signed")]
     Signing(#[source] key::Error),
-    /// The files of the authority are not PEM. Whoever made them is at fault, as in the next ones.
+    /// The key or certificate of the authority cannot be read. Whoever made the files is at fault, as in
+    /// the next ones.
+    #[error("the files of the authority cannot be read")]
+    Material(#[source] key::Error),
+    /// The files of the authority are not PEM.
     #[error("the {0} of the authority is not PEM")]
     NotPem(&'static str, #[source] answer::PemError),
     /// The files of the authority hold no such thing.
@@ -136,10 +141,10 @@ impl Issuer {
     pub fn from_pem(material: Material<'_>) -> Result<Self, Error> {
         let key = PKey::private_key_from_pem(material.key.as_bytes())
             .map_err(failing("read a private key in PEM"))
-            .map_err(Error::Signing)?;
+            .map_err(Error::Material)?;
         let certificate = X509::from_pem(material.certificate.as_bytes())
             .map_err(failing("read a certificate in PEM"))
-            .map_err(Error::Signing)?;
+            .map_err(Error::Material)?;
         let chain = parse_pem(material.chain).map_err(|e| Error::NotPem("chain", e))?;
         let chain = chain.iter().map(|c| Facts::of(c).map(|facts| facts.pem));
         let chain = chain.collect::<Result<Vec<_>, _>>().map_err(Error::Facts)?;
@@ -318,9 +323,12 @@ fn check_request(request: &str) -> Result<PKey<Public>, Error> {
 }
 
 fn check_strength(key: &PKeyRef<Public>) -> Result<(), Error> {
-    match (key.id(), key.bits()) {
-        (Id::EC, 256 | 384) | (Id::RSA, 2048..=8192) => Ok(()),
-        (kind, bits) => Err(Error::WeakKey { kind, bits }),
+    // The length alone would let in curves that nobody verifies.
+    let curve = key.ec_key().ok().and_then(|key| key.group().curve_name());
+    match (key.id(), curve, key.bits()) {
+        (Id::EC, Some(Nid::X9_62_PRIME256V1 | Nid::SECP384R1), _)
+        | (Id::RSA, None, 2048..=8192) => Ok(()),
+        (kind, _, bits) => Err(Error::WeakKey { kind, bits }),
     }
 }
 

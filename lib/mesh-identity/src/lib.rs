@@ -23,6 +23,7 @@ pub mod control;
 pub mod facts;
 #[cfg(test)]
 mod fixture;
+pub mod fuzz;
 pub mod issuer;
 pub mod key;
 pub mod manager;

@@ -43,3 +43,50 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Result<Identity, Error> {
 fn excerpt(text: &str) -> String {
     text.chars().take(128).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Authority, Leaf};
+
+    const ONE: &str = "spiffe://cluster.local/ns/a/sa/b";
+
+    fn read(leaf: &Leaf<'_>) -> Result<Identity, Error> {
+        identity(&Authority::new().sign(leaf).der)
+    }
+
+    #[test]
+    fn the_identity_is_the_one_uri_whatever_other_names_there_are() {
+        let leaf = Leaf {
+            dns: &["b.a.svc"],
+            ..Leaf::naming(&[ONE])
+        };
+        assert_eq!(read(&leaf).map(|id| id.to_string()), Ok(ONE.into()));
+    }
+
+    #[test]
+    fn none_and_several_are_refused() {
+        assert_eq!(read(&Leaf::naming(&[])), Err(Error::NoUri));
+        let two = read(&Leaf::naming(&[ONE, "https://example.com/"]));
+        assert!(matches!(two, Err(Error::SeveralUris(first, _)) if first == ONE));
+    }
+
+    #[test]
+    fn a_uri_that_names_no_workload_is_refused() {
+        for uri in [
+            "https://example.com/",
+            "spiffe://cluster.local/",
+            "spiffe://cluster.local/ns/a/sa/b/c",
+            "spiffe://cluster.local/ns/../sa/b",
+        ] {
+            let read = read(&Leaf::naming(&[uri]));
+            assert!(matches!(read, Err(Error::NotAWorkload(_))), "{read:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_certificate_are_refused() {
+        let read = identity(&CertificateDer::from(&b"garbage"[..]));
+        assert!(matches!(read, Err(Error::Malformed(_))));
+    }
+}

@@ -4,7 +4,7 @@
 //! Both sides verify inside the handshake, so a peer that is not wanted learns it by a TLS alert and
 //! before it has seen our certificate (client side) or sent a byte of its own (server side). How the
 //! client's verifier learns whom *this* connection expects while its configuration is shared by all is
-//! told in [`verify`](self::verify).
+//! told in `tls/verify.rs`.
 //!
 //! [`WorkloadCertificate::connect`]: crate::WorkloadCertificate::connect
 //! [`WorkloadCertificate::accept`]: crate::WorkloadCertificate::accept

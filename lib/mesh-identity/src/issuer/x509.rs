@@ -104,9 +104,13 @@ impl Signer<'_> {
         builder.append_extension(purpose)?;
         let context = builder.x509v3_context(Some(self.certificate), None);
         let own = SubjectKeyIdentifier::new().build(&context)?;
-        let authority = AuthorityKeyIdentifier::new().keyid(false).build(&context)?;
         let names = names.extension().build(&context)?;
-        for extension in [own, authority, names] {
+        // An authority made by hand may lack the identifier that this one refers to.
+        let authority = match self.certificate.subject_key_id() {
+            Some(_) => Some(AuthorityKeyIdentifier::new().keyid(true).build(&context)?),
+            None => None,
+        };
+        for extension in [own, names].into_iter().chain(authority) {
             builder.append_extension(extension)?;
         }
         builder.sign(self.key, MessageDigest::sha256())?;
