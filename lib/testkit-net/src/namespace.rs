@@ -231,14 +231,21 @@ impl fmt::Display for Run {
 }
 
 /// Connects two namespaces by a cable with an interface at each end; both ends are up.
+///
+/// They get no link-local addresses: the kernel would add those some time later, and what a test finds
+/// must not depend on when it looks.
 pub fn connect(a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<(), Error> {
     let ((one, left), (other, right)) = (a, b);
+    let there = other.name();
     one.ip(&format!(
-        "link add {left} type veth peer name {right} netns {}",
-        other.name()
+        "link add {left} type veth peer name {right} netns {there}"
     ))?;
-    one.ip(&format!("link set {left} up"))?;
-    other.ip(&format!("link set {right} up")).map(drop)
+    for (end, name) in [a, b] {
+        end.ip_batch(&format!(
+            "link set {name} addrgenmode none\nlink set {name} up\n"
+        ))?;
+    }
+    Ok(())
 }
 
 pub(crate) fn run(command: &mut Command, input: &str, place: &str) -> Result<String, Error> {

@@ -161,11 +161,16 @@ impl Process {
         if let Err(timed_out) = waited.await {
             return Err(Error::TimedOut(timed_out, self.written()));
         }
-        match ended? {
-            Some(status) => Ok(status),
-            // The loop above ends only with a status or an error.
-            None => self.reap(),
-        }
+        // The loop above ends with a status or an error.
+        let status = match ended? {
+            Some(status) => status,
+            None => self.reap()?,
+        };
+        // What it wrote last is still on its way. Only a process that left the group could keep the
+        // pipes open now, and nothing is lost if that one is not waited for.
+        let silence = async { tokio::join!(self.stdout.end(), self.stderr.end()) };
+        drop(tokio::time::timeout(within, silence).await);
+        Ok(status)
     }
 
     /// Waits until one of its outputs contains a text, and returns the line with it.
@@ -275,6 +280,12 @@ impl Output {
         Self { text, grown }
     }
 
+    /// Waits until nothing more can come.
+    async fn end(&self) {
+        let mut grown = self.grown.clone();
+        while grown.changed().await.is_ok() {}
+    }
+
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.text.lock()).into_owned()
     }
@@ -352,10 +363,12 @@ mod tests {
 
     #[tokio::test]
     async fn termination_gives_the_status() {
-        let mut process = shell("trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done");
+        let mut process =
+            shell("trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.01; done");
         process.wait_for("ready", SOON).await.unwrap();
         let status = process.terminate(SOON).await.unwrap();
         assert_eq!(status.code(), Some(7));
+        assert_eq!(process.stdout(), "ready\nbye\n");
         process.signal(Signal::SIGTERM).unwrap();
     }
 

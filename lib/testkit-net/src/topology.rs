@@ -172,7 +172,10 @@ impl Topology {
         self.fabric
             .ip(&format!("link set {} master br0", port(number)))?;
         let (v4, v6) = (node_address(number, false), node_address(number, true));
-        let mut lines = format!("addr add {v4}/16 dev eth0\naddr add {v6}/64 dev eth0 nodad\n");
+        let mut lines = format!(
+            "addr add {v4}/16 dev eth0\naddr add {v6}/64 dev eth0 nodad\n\
+             addr add fe80::{number:x}/64 dev eth0 nodad\n"
+        );
         for other in &self.nodes {
             lines += &routes_to(other.number);
             other.namespace.ip_batch(&routes_to(number))?;
@@ -214,8 +217,9 @@ impl Topology {
 fn set_up_fabric(fabric: &Namespace) -> Result<(), Error> {
     let (v4, v6) = (fabric_address(false), fabric_address(true));
     fabric.ip_batch(&format!(
-        "link add br0 type bridge\nlink set br0 up\n\
-         addr add {v4}/16 dev br0\naddr add {v6}/64 dev br0 nodad\n"
+        "link add br0 type bridge\nlink set br0 addrgenmode none\nlink set br0 up\n\
+         addr add {v4}/16 dev br0\naddr add {v6}/64 dev br0 nodad\n\
+         addr add fe80::ff01/64 dev br0 nodad\n"
     ))
 }
 
@@ -236,6 +240,7 @@ fn build_pod(run: &Run, node: &Node, name: &str, number: u8) -> Result<Pod, Erro
     ))?;
     pod.namespace.ip_batch(&format!(
         "addr add {v4}/32 dev eth0\naddr add {v6}/128 dev eth0 nodad\n\
+         addr add fe80::2/64 dev eth0 nodad\n\
          route add 169.254.1.1 dev eth0 scope link\nroute add default via 169.254.1.1 src {v4}\n\
          route add default via fe80::1 dev eth0 src {v6}\n"
     ))?;

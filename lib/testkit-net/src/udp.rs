@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use mesh_net::socket::set_mark;
 use parking_lot::Mutex;
+use socket2::{Domain, Socket, Type};
 use tokio::{net::UdpSocket, task::JoinHandle, time::timeout};
 
 use crate::Namespace;
@@ -67,12 +68,16 @@ pub fn bind(
     mark: Option<u32>,
 ) -> io::Result<UdpSocket> {
     namespace.handle().run(|| {
-        let socket = std::net::UdpSocket::bind(address)?;
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())?;
         if let Some(mark) = mark {
             set_mark(&socket, mark)?;
         }
         socket.set_nonblocking(true)?;
-        UdpSocket::from_std(socket)
+        UdpSocket::from_std(socket.into())
     })?
 }
 
