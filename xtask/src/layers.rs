@@ -14,7 +14,7 @@ use crate::{Violation, workspace::Workspace};
 /// One entry of the table.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Layer {
-    /// How high the crate stands: see [`Rank`].
+    /// How high the crate stands: a number from 0 at the bottom, `t` for a testkit, `-` for neither.
     pub rank: String,
     /// The crates of this workspace it may use.
     pub uses: BTreeSet<String>,
@@ -37,7 +37,7 @@ pub struct Edges {
 enum Rank {
     /// `0` at the bottom and up.
     Level(u8),
-    /// `t`: used by tests, by other testkits and by [`TESTKIT_USERS`].
+    /// `t`: used by tests, by other testkits and by `TESTKIT_USERS`.
     Testkit,
     /// `-`: neither uses nor is used.
     Aside,

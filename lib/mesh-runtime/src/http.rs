@@ -60,6 +60,7 @@ pub async fn serve(
     drain: drain::Watch,
 ) {
     let room = Arc::new(Semaphore::new(limits.connections));
+    let mut failing = false;
     loop {
         let next = tokio::select! {
             biased;
@@ -68,6 +69,7 @@ pub async fn serve(
         };
         match next {
             Ok((stream, permit)) => {
+                failing = false;
                 let connection = connection(stream, Arc::clone(&router), limits, drain.clone());
                 tasks.spawn(TASK, async move {
                     connection.await;
@@ -75,7 +77,10 @@ pub async fn serve(
                 });
             }
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "accept failed");
+                if !failing {
+                    tracing::warn!(%error, "cannot accept connections, trying on");
+                }
+                failing = true;
                 time::sleep(ACCEPT_PAUSE).await;
             }
         }

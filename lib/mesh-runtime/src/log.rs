@@ -181,4 +181,4 @@ impl FromStr for Format {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -136,12 +136,13 @@ fn reason(payload: &(dyn Any + Send)) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
+    use std::{pin::pin, time::Duration};
 
     use futures::FutureExt as _;
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::log::{self, tests::Memory};
 
     #[tokio::test]
     async fn waiting_ends_with_the_last_task() {
@@ -175,6 +176,19 @@ mod tests {
         drop(gate);
         other.await.unwrap();
         tracker.wait().await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_logged_with_the_name_of_its_task() {
+        let output = Memory::default();
+        let (subscriber, log) = log::build(&log::Config::default(), output.clone()).unwrap();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let tracker = Tracker::new();
+        let faulty = tracker.spawn("faulty", async { panic!("out of cheese") });
+        faulty.await.unwrap();
+        assert!(log.flush(Duration::from_secs(5)));
+        let line = "task panicked\ttask=\"faulty\" reason=\"out of cheese\"\n";
+        assert!(output.text().ends_with(line), "{}", output.text());
     }
 
     #[tokio::test]

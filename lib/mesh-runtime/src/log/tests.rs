@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// An output that is read back as text.
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Memory(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Memory {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -32,7 +32,7 @@ impl io::Write for Memory {
 }
 
 impl Memory {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.lock().clone()).unwrap()
     }
 }
@@ -186,10 +186,12 @@ fn values_keep_their_kind() {
 fn a_value_is_cut_at_its_bound() {
     let long = "ä".repeat(3000);
     let line = mk_plain(|| info!(target: "t", long, "m"));
-    assert_eq!(
-        line,
-        format!("info\tt\tm\tlong=\"{}…\"\n", "ä".repeat(2048))
-    );
+    let cut = "ä".repeat(2048);
+    assert_eq!(line, format!("info\tt\tm\tlong=\"{cut}…\"\n"));
+
+    let pieces = vec!["abcdefgh"; 1000];
+    let line = mk_plain(|| info!(target: "t", ?pieces, "m"));
+    assert!(line.len() < 2 * 4096, "{}", line.len());
 }
 
 #[test]
@@ -276,9 +278,42 @@ fn a_blocked_output_never_blocks_the_caller_and_what_is_lost_is_counted() {
 }
 
 #[test]
+fn an_output_that_takes_nothing_does_not_keep_the_process_from_ending() {
+    let (entered, started) = channel();
+    let (_closed, gate) = channel();
+    let output = Blocked {
+        entered,
+        gate,
+        memory: Memory::default(),
+    };
+    let (subscriber, handle) = build(&Config::default(), output).unwrap();
+    with_default(subscriber, || info!("never written"));
+    started.recv_timeout(DEADLINE).unwrap();
+    let (done, ended) = channel();
+    std::thread::spawn(move || {
+        drop(handle);
+        done.send(())
+    });
+    assert_eq!(ended.recv_timeout(DEADLINE), Ok(()));
+}
+
+#[test]
 fn what_is_queued_at_the_end_is_written() {
+    let (entered, started) = channel();
+    let (opener, gate) = channel();
     let memory = Memory::default();
-    let (subscriber, handle) = build(&Config::default(), memory.clone()).unwrap();
+    let output = Blocked {
+        entered,
+        gate,
+        memory: memory.clone(),
+    };
+    let (subscriber, handle) = build(&Config::default(), output).unwrap();
+    let slow = std::thread::spawn(move || {
+        let begun = started.recv_timeout(DEADLINE);
+        drop::<Sender<()>>(opener);
+        // Kept until the end: an output that nobody listens to fails.
+        (begun, started)
+    });
     with_default(subscriber, || {
         for _ in 0..1000 {
             info!("last words");
@@ -286,6 +321,7 @@ fn what_is_queued_at_the_end_is_written() {
         drop(handle);
         assert_eq!(memory.text().lines().count(), 1000);
     });
+    assert_eq!(slow.join().unwrap().0, Ok(()));
 }
 
 #[test]
