@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
     time::Duration,
@@ -60,6 +60,19 @@ pub enum Error {
 /// The process environment, or a test's.
 #[derive(Clone, Debug, Default)]
 pub struct Environment(BTreeMap<String, String>);
+
+/// What `ztunnel help` prints.
+pub const HELP: &str = "\
+Carries the traffic of this node's pods: mutual TLS, L4 policy, telemetry.
+
+Usage:
+  ztunnel [proxy]   run until SIGTERM, SIGINT or POST /quitquitquit
+  ztunnel version   print the version and the OpenSSL in use
+  ztunnel help      print this
+
+It is configured by its environment, with the names and defaults of Istio's ztunnel;
+docs/reference/ztunnel.md lists them. Admin is on loopback port 15000, metrics on 15020,
+readiness on 15021.";
 
 const TOKEN: &str = "./var/run/secrets/tokens/istio-token";
 const ROOT: &str = "./var/run/secrets/istio/root-cert.pem";
@@ -410,10 +423,12 @@ fn worker_threads(env: &Environment, concurrency: Option<usize>) -> Result<usize
 }
 
 fn listen(admin_port: Option<u16>, stats_port: Option<u16>, ipv6: bool) -> Listen {
-    let any = |port| match ipv6 {
-        true => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
-        false => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+    let unspecified: IpAddr = if ipv6 {
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
     };
+    let any = |port| SocketAddr::new(unspecified, port);
     Listen {
         admin_port: admin_port.unwrap_or(15000),
         stats: any(stats_port.unwrap_or(15020)),

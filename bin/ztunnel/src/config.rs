@@ -2,8 +2,15 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use serde::{Serialize, Serializer};
+
 /// Everything that can be set from outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent switches of the contract"
+)]
 pub struct Config {
     /// Who this proxy is, to the control plane and to itself.
     pub node: Node,
@@ -42,7 +49,8 @@ pub struct Config {
 }
 
 /// Who this proxy is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Node {
     /// The Kubernetes node; empty where unknown.
     pub name: Arc<str>,
@@ -65,7 +73,8 @@ pub struct Node {
 }
 
 /// One endpoint of the control plane.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ControlPlane {
     /// `https://host:port`.
     pub address: String,
@@ -73,7 +82,8 @@ pub struct ControlPlane {
     pub roots: TextSource,
     /// A further name its certificate may carry.
     pub alternative_name: Option<String>,
-    /// Extra request headers.
+    /// Extra request headers; they may hold secrets and are not shown.
+    #[serde(skip)]
     pub headers: BTreeMap<String, String>,
 }
 
@@ -89,7 +99,8 @@ pub enum TextSource {
 }
 
 /// Sockets in pods.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Sockets {
     /// `SO_MARK` of every socket, by which the pod's rules know them.
     pub packet_mark: u32,
@@ -106,7 +117,8 @@ pub struct Sockets {
 }
 
 /// TCP keepalive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Keepalive {
     /// Idle time before the first probe.
     pub time: Duration,
@@ -117,7 +129,8 @@ pub struct Keepalive {
 }
 
 /// HTTP/2 and the pool of tunnels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Http2 {
     /// Flow-control window of a stream, in bytes.
     pub stream_window: u32,
@@ -132,7 +145,8 @@ pub struct Http2 {
 }
 
 /// Where the program itself listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Listen {
     /// Admin, on loopback, IPv4 and IPv6.
     pub admin_port: u16,
@@ -143,10 +157,24 @@ pub struct Listen {
 }
 
 /// Logging.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Log {
     /// Directives: `info`, `debug,access=off`.
     pub filter: String,
     /// JSON instead of plain text.
     pub json: bool,
+}
+
+// === impl TextSource ===
+
+impl Serialize for TextSource {
+    /// Where the text stands; never the text.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::File(path) => serializer.collect_str(&path.display()),
+            Self::Literal(_) => serializer.serialize_str("<inline>"),
+            Self::System => serializer.serialize_str("SYSTEM"),
+        }
+    }
 }

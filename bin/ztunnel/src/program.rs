@@ -1,0 +1,367 @@
+//! The program: builds its parts, runs them, and ends them in order.
+
+use std::{io, sync::Arc, time::Duration};
+
+use mesh_identity::{CertManager, ca_client, manager, tls};
+use mesh_net::{
+    limits,
+    netns::{self, NetNs},
+    socket::{InPodSockets, SocketFactory, TcpOptions},
+};
+use mesh_proxy::{proxy::Shared, telemetry::metrics::Metrics};
+use mesh_runtime::{
+    drain, log,
+    readiness::{Pending, Readiness},
+    shutdown::{self, Quit},
+    stats::{self, Build},
+    task::Tracker,
+};
+use mesh_state::store::Store;
+use mesh_xds::client;
+use prometheus_client::registry::Registry;
+use tokio::{runtime, sync::watch};
+
+use crate::{
+    certificates::Managed,
+    config::Config,
+    discovery::{IntoState, ToControlPlane, View},
+    dump::Sources,
+    pods::{Pods, Sockets, Views},
+    servers::{self, Servers},
+    settings,
+    version::Version,
+};
+
+/// Why the program cannot run. All of these are found at the start, and the host or whoever configured
+/// the program is at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log filter is not valid, or logging is set up already.
+    #[error("set up logging")]
+    Log(#[from] log::Error),
+    /// The runtimes cannot be built.
+    #[error("start the worker threads")]
+    Runtime(#[source] io::Error),
+    /// Signals cannot be received.
+    #[error("receive signals")]
+    Signals(#[from] shutdown::Error),
+    /// The limit of open files cannot be raised.
+    #[error("raise the limit of open files")]
+    Limits(#[from] limits::Error),
+    /// The program may not enter network namespaces.
+    #[error("enter a network namespace: CAP_SYS_ADMIN is needed")]
+    Namespace(#[from] netns::Error),
+    /// The program may not mark its sockets; without marks its own traffic would be captured.
+    #[error("mark a socket with {mark}: CAP_NET_ADMIN is needed")]
+    Mark {
+        /// The mark.
+        mark: u32,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// `ENABLE_ORIG_SRC=true`, and the system does not allow it.
+    #[error("keep the clients' addresses (ENABLE_ORIG_SRC=true): CAP_NET_ADMIN is needed")]
+    OriginalSource(#[source] io::Error),
+    /// The control plane's address or headers cannot be used.
+    #[error("set up the certificate authority's client")]
+    Authority(#[from] ca_client::Error),
+    /// A port of the program itself is taken.
+    #[error(transparent)]
+    Listen(#[from] servers::Error),
+}
+
+/// How long a series of traffic metrics without connections is kept.
+const METRICS_RETENTION: Duration = Duration::from_secs(3600);
+
+/// Runs the proxy until it is told to stop, and its connections had their time to end.
+pub fn run(config: Config) -> Result<(), Error> {
+    let log = log::init(&log::Config {
+        format: if config.log.json {
+            log::Format::Json
+        } else {
+            log::Format::Plain
+        },
+        filter: config.log.filter.clone(),
+    })?;
+    let version = Version::of_this_build();
+    tracing::info!(
+        version = version.version,
+        revision = version.git_revision,
+        crypto = version.crypto_provider,
+        workers = config.worker_threads,
+        node = &*config.node.name,
+        "starting"
+    );
+    let descriptors = limits::raise_open_files()?;
+    tracing::debug!(descriptors, "limit of open files");
+    let workers = worker_runtime(config.worker_threads).map_err(Error::Runtime)?;
+    let main = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?;
+    let outcome = main.block_on(run_in(Arc::new(config), workers.handle().clone(), log));
+    // What is left has been told to stop; it must not hold up the end.
+    workers.shutdown_background();
+    outcome
+}
+
+fn worker_runtime(threads: usize) -> io::Result<runtime::Runtime> {
+    let counter = std::sync::atomic::AtomicUsize::new(0);
+    runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name_fn(move || {
+            let number = counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            format!("ztunnel-{number}")
+        })
+        .enable_all()
+        .build()
+}
+
+/// The program within its main runtime.
+async fn run_in(
+    config: Arc<Config>,
+    workers: runtime::Handle,
+    log: log::Handle,
+) -> Result<(), Error> {
+    let mut signals = shutdown::signals()?;
+    let original_source = check_privileges(&config)?;
+    let (trigger, drain) = drain::channel();
+    let mut parts = Parts::new(config.clone(), workers, drain, &log);
+    let (certificates, store, synced) = parts.discover()?;
+    let pods = parts.serve_pods(&certificates, &store, synced, original_source);
+    let sources = Sources {
+        config: config.clone(),
+        store,
+        certificates,
+        pods,
+    };
+    parts.listen(sources, log, signals.quitter())?;
+
+    let cause = signals.next().await;
+    let deadline = config.termination_deadline;
+    tracing::info!(
+        ?cause,
+        ?deadline,
+        "stopping: connections have until the deadline to end"
+    );
+    tokio::select! {
+        outcome = trigger.drain_within(deadline) => tracing::info!(?outcome, "stopped"),
+        cause = signals.next() => tracing::warn!(?cause, "told again: stopping at once"),
+    }
+    Ok(())
+}
+
+/// What the parts of the program are built with.
+struct Parts {
+    config: Arc<Config>,
+    registry: Registry,
+    readiness: Readiness,
+    workers: runtime::Handle,
+    /// Tasks of the data plane.
+    worker_tasks: Tracker,
+    /// Tasks of the main thread.
+    background: Tracker,
+    drain: drain::Watch,
+}
+
+// === impl Parts ===
+
+impl Parts {
+    fn new(
+        config: Arc<Config>,
+        workers: runtime::Handle,
+        drain: drain::Watch,
+        log: &log::Handle,
+    ) -> Self {
+        let mut registry = Registry::default();
+        let build = Build {
+            component: "ztunnel".to_owned(),
+            tag: Version::of_this_build().version.to_owned(),
+        };
+        stats::register(&mut registry, &build, log);
+        stats::register_runtime(&mut registry, &workers);
+        Self {
+            config,
+            registry,
+            readiness: Readiness::new(),
+            worker_tasks: Tracker::on(workers.clone()),
+            workers,
+            background: Tracker::new(),
+            drain,
+        }
+    }
+
+    /// Starts discovery and the upkeep of certificates. The last value says whether discovery is
+    /// complete.
+    fn discover(&mut self) -> Result<(CertManager, Store, watch::Receiver<bool>), Error> {
+        let config = &*self.config;
+        let (certificates, fetching) = certificates(config)?;
+        drop(self.background.spawn("certificates", fetching.run()));
+        let store = Store::new(settings::state(config));
+        let synced = watch::Sender::new(config.discovery.is_none());
+        let known = synced.subscribe();
+        if let Some(control_plane) = &config.discovery {
+            let pending = self.readiness.pending("state manager");
+            drop(
+                self.background
+                    .spawn("readiness", ready_when(known.clone(), pending)),
+            );
+            let metrics = mesh_xds::metrics::Metrics::default();
+            metrics.register(&mut self.registry);
+            let way = ToControlPlane {
+                target: settings::target(config, control_plane),
+                token: settings::token(&config.token),
+                cluster_id: config.node.cluster_id.clone(),
+                headers: settings::headers(control_plane),
+            };
+            let sink = IntoState {
+                store: store.clone(),
+                certificates: certificates.clone(),
+                synced,
+            };
+            let client = client::Config::new(settings::xds_node(config));
+            drop(self.background.spawn("discovery", async move {
+                match client::run(way, client, metrics, sink).await {}
+            }));
+        }
+        Ok((certificates, store, known))
+    }
+
+    /// Starts to serve the pods that the CNI agent names.
+    fn serve_pods(
+        &mut self,
+        certificates: &CertManager,
+        store: &Store,
+        synced: watch::Receiver<bool>,
+        original_source: bool,
+    ) -> Views {
+        let config = &*self.config;
+        let shared = Shared {
+            discover: Arc::new(View {
+                store: store.clone(),
+                localhost_app_tunnel: config.localhost_app_tunnel,
+            }),
+            certs: Arc::new(Managed(certificates.clone())),
+            metrics: Metrics::new(&mut self.registry, METRICS_RETENTION),
+            settings: Arc::new(settings::engine(config, original_source)),
+            tasks: self.worker_tasks.clone(),
+        };
+        let sockets = Sockets {
+            mark: config.sockets.packet_mark,
+            reuse_port: config.sockets.reuse_port,
+            tcp: settings::tcp(config),
+        };
+        let pods = Pods::new(
+            shared,
+            sockets,
+            self.workers.clone(),
+            synced,
+            self.drain.clone(),
+        );
+        pods.register(&mut self.registry);
+        let views = pods.views();
+        let mut agent = mesh_zds::proxy::Client::new(config.zds_socket.clone(), pods);
+        let following = follow_agent(agent.status(), self.readiness.clone());
+        drop(self.background.spawn("readiness", following));
+        let drain = self.drain.clone();
+        drop(self.background.spawn("pods", async move {
+            tokio::select! {
+                never = agent.run() => match never {},
+                _mode = drain.signaled() => {}
+            }
+        }));
+        views
+    }
+
+    /// Opens the program's own ports.
+    fn listen(self, sources: Sources, log: log::Handle, quit: Quit) -> Result<(), Error> {
+        let servers = Servers {
+            config: &self.config,
+            readiness: self.readiness,
+            registry: Arc::new(self.registry),
+            log,
+            quit,
+            sources,
+            workers: self.workers,
+            worker_tasks: self.worker_tasks,
+            background: self.background,
+            drain: self.drain,
+        };
+        Ok(servers.start()?)
+    }
+}
+
+/// What the data plane will do later must be allowed now: better no start than plain text later.
+/// Returns whether clients' addresses can be kept.
+fn check_privileges(config: &Config) -> Result<bool, Error> {
+    let mark = config.sockets.packet_mark;
+    let factory = InPodSockets {
+        netns: Arc::new(NetNs::current()?),
+        mark: Some(mark),
+        reuse_port: false,
+        tcp: TcpOptions::default(),
+    };
+    factory.netns.run(|| ())?;
+    factory
+        .connect_socket(false, None)
+        .map_err(|source| Error::Mark { mark, source })?;
+    if config.sockets.original_source == Some(false) {
+        return Ok(false);
+    }
+    // An address of a documentation range: nobody's, so only a transparent socket may have it.
+    let foreign = ([192, 0, 2, 1], 0).into();
+    match (
+        factory.connect_socket(false, Some(foreign)),
+        config.sockets.original_source,
+    ) {
+        (Ok(_socket), _) => Ok(true),
+        (Err(error), Some(true)) => Err(Error::OriginalSource(error)),
+        (Err(error), _) => {
+            tracing::warn!(%error, "applications will see the proxy's address, not the client's");
+            Ok(false)
+        }
+    }
+}
+
+fn certificates(config: &Config) -> Result<(CertManager, manager::Worker), Error> {
+    let mut client = ca_client::Config::new(
+        settings::target(config, &config.ca),
+        settings::token(&config.token),
+    );
+    client.cluster_id = config.node.cluster_id.to_string();
+    client.ttl = config.certificate_ttl;
+    client.headers = settings::headers(&config.ca);
+    let authority = ca_client::Client::try_new(client)?;
+    let settings = manager::Settings {
+        tls: tls::Settings {
+            versions: settings::versions(config),
+            ..tls::Settings::default()
+        },
+        ..manager::Settings::default()
+    };
+    Ok(CertManager::new(Arc::new(authority), settings))
+}
+
+async fn ready_when(mut synced: watch::Receiver<bool>, pending: Pending) {
+    if synced.wait_for(|synced| *synced).await.is_ok() {
+        pending.ready();
+    }
+}
+
+/// Readiness follows the agent: it is taken back while the agent is away or a pod could not be served.
+async fn follow_agent(mut status: watch::Receiver<mesh_zds::proxy::Status>, readiness: Readiness) {
+    let mut pending = Some(readiness.pending("workload proxy manager"));
+    loop {
+        let ready = status.borrow_and_update().is_ready();
+        if ready {
+            if let Some(pending) = pending.take() {
+                pending.ready();
+            }
+        } else if pending.is_none() {
+            pending = Some(readiness.pending("workload proxy manager"));
+        }
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
