@@ -12,6 +12,7 @@
 
 pub mod agent;
 pub mod codec;
+pub mod fuzz;
 pub mod proxy;
 
 mod backoff;

@@ -27,7 +27,7 @@ use crate::{
 
 mod machine;
 
-pub use self::machine::{Machine, Namespace, Plan, Refusal, Start, Violation};
+pub use self::machine::{Identified, Machine, Namespace, Plan, Refusal, Start, Violation};
 
 /// Where agent and proxy meet, unless configured otherwise. Contract with Istio's components.
 pub const DEFAULT_PATH: &str = "/var/run/ztunnel/ztunnel.sock";
