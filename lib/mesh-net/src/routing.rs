@@ -72,7 +72,7 @@ pub enum Error {
     /// The kernel's answer makes no sense.
     #[error("the kernel's answer about routes cannot be read")]
     Answer,
-    /// The kernel refused. It needs `CAP_NET_ADMIN` and a loopback interface that is up.
+    /// The kernel refused; changes need `CAP_NET_ADMIN`.
     #[error("{operation} for {family:?}")]
     Refused {
         /// What was refused.

@@ -219,17 +219,18 @@ impl Agent {
             pod: info.clone(),
         };
         request.encode().map_err(Error::Invalid)?;
-        let newest = {
-            let mut state = self.shared.state.lock();
-            let netns = Some(netns);
-            state.pods.insert(uid.clone(), Entry { info, netns });
-            let newest = state.proxies.last();
-            newest.map(|proxy| proxy.requests.clone())
-        };
-        match newest {
-            Some(proxy) => ask(&proxy, Change::Add(uid)).await,
-            None => Err(Error::NoProxy),
+        let netns = Some(netns);
+        let entry = Entry { info, netns };
+        self.shared.state.lock().pods.insert(uid.clone(), entry);
+        let mut result = Err(Error::NoProxy);
+        // One that disconnects has left the list; the one before it takes over.
+        while let Some(newest) = self.newest() {
+            result = ask(&newest, Change::Add(uid.clone())).await;
+            if result != Err(Error::Disconnected) {
+                break;
+            }
         }
+        result
     }
 
     /// Takes a pod out of the mesh and waits until all proxies have stopped serving it. Returns why
@@ -246,6 +247,11 @@ impl Agent {
             .map(|proxy| ask(proxy, Change::Delete(uid.clone())));
         let failures = join_all(asked).await.into_iter().filter_map(Result::err);
         failures.filter(|e| *e != Error::Disconnected).collect()
+    }
+
+    fn newest(&self) -> Option<mpsc::Sender<(Change, Reply)>> {
+        let state = self.shared.state.lock();
+        state.proxies.last().map(|proxy| proxy.requests.clone())
     }
 
     /// How many connected proxies know all pods, as it changes.

@@ -64,6 +64,8 @@ async fn try_serve(socket: &Socket, shared: &Arc<Shared>) -> Result<Infallible, 
 
     let (registration, mut changes, snapshot) = shared.register();
     let mut session: Session<Reply> = Session::new(snapshot);
+    // Dropped before the session: whoever learns that this proxy is gone finds it off the list.
+    let registration = registration;
     loop {
         while let Some(outgoing) = next(&mut session, shared) {
             send(socket, outgoing).await?;
