@@ -88,3 +88,29 @@ fn to_value(value: &Value) -> prost_types::Value {
     };
     prost_types::Value { kind: Some(kind) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_reaches_the_wire_with_its_structure() {
+        let metadata = serde_json::json!({
+            "NODE_NAME": "n1", "COUNT": 3, "ON": true, "NONE": null, "LIST": ["a", {"b": 1.5}],
+        });
+        let node = Node {
+            id: "id".into(),
+            metadata: metadata.as_object().unwrap().clone(),
+        };
+        let fields = proto::Node::from(&node).metadata.unwrap().fields;
+        let text = |text: &str| prost_types::Value::from(text.to_owned());
+        let inner = [("b".to_owned(), prost_types::Value::from(1.5))];
+        let inner = prost_types::Value::from(std::collections::BTreeMap::from(inner));
+        let list = vec![text("a"), inner];
+        assert_eq!(fields["NODE_NAME"], text("n1"));
+        assert_eq!(fields["COUNT"], prost_types::Value::from(3.0));
+        assert_eq!(fields["ON"], prost_types::Value::from(true));
+        assert_eq!(fields["LIST"], prost_types::Value::from(list));
+        assert_eq!(fields.len(), 5);
+    }
+}

@@ -234,3 +234,49 @@ fn known_url(url: &str) -> &'static str {
         _ => "unknown",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_what_the_control_plane_looks_for() {
+        let extra = [("X-Tenant".to_owned(), "blue".to_owned())];
+        let metadata = credentials(Some("token\n"), "cluster1", &extra).unwrap();
+        let mut headers: Vec<_> = (metadata.into_headers().iter())
+            .map(|(name, value)| format!("{name}: {value:?}"))
+            .collect();
+        headers.sort();
+        // The token is marked, so that no log shows it.
+        let expected = [
+            "authorization: Sensitive",
+            "clusterid: \"cluster1\"",
+            "x-tenant: \"blue\"",
+        ];
+        assert_eq!(headers, expected);
+    }
+
+    #[test]
+    fn a_value_that_no_header_can_hold_is_refused_by_its_name_alone() {
+        let bad = [("X-Tenant".to_owned(), "a\u{1}b".to_owned())];
+        let errors = [
+            credentials(Some("to\nken"), "c", &[]),
+            credentials(None, "c\u{7f}", &[]),
+            credentials(None, "c", &bad),
+        ];
+        for (error, name) in errors
+            .into_iter()
+            .zip(["authorization", "clusterid", "X-Tenant"])
+        {
+            let text = error.unwrap_err().to_string();
+            assert!(text.contains(name) && !text.contains("ken`"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_printed_with_its_causes() {
+        let cause = std::io::Error::other("no route");
+        let text = Causes(&Error::Connect(cause.into())).to_string();
+        assert_eq!(text, "connecting to the control plane: no route");
+    }
+}

@@ -66,12 +66,7 @@ impl Catalog {
     /// Publishes a resource, or withdraws it when there is no content. Says whether that changed
     /// anything: the same content again does not.
     pub fn set(&mut self, type_url: &str, name: Arc<str>, content: Option<Bytes>) -> bool {
-        if !self.tables.contains_key(type_url) {
-            self.tables.insert(type_url.into(), Table::default());
-        }
-        let Some(table) = self.tables.get_mut(type_url) else {
-            return false;
-        };
+        let table = self.tables.entry(type_url.into()).or_default();
         match content {
             Some(content) => table.publish(name, content),
             None => table.withdraw(name, self.history),

@@ -141,6 +141,7 @@ impl Session {
     fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Error> {
         if let Some(node) = &request.node {
             self.node = node.id.chars().take(256).collect();
+            tracing::debug!(node = self.node, url = request.type_url, "client asks");
         }
         if let Some(refusal) = self.machine.request(request)? {
             tracing::warn!(
