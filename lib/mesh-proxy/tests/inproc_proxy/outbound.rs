@@ -1,0 +1,178 @@
+//! Connections that leave a pod.
+
+use mesh_core::{
+    address::NamespacedHostname,
+    route::{Route, RouteError},
+};
+use tokio::io::AsyncReadExt as _;
+
+use crate::harness::{Mesh, exchange, free_address, read_out};
+
+#[tokio::test]
+async fn what_is_outside_of_the_mesh_is_reached_from_the_pods_own_address() {
+    let mut mesh = Mesh::new();
+    let client = mesh.pod("client");
+    let outside = mesh.unknown_pod("outside", free_address());
+    let (target, mut clients) = outside.echo().await;
+    let mut stream = client.dial(target).await;
+    exchange(&mut stream, b"hello").await;
+    let local = stream.local_addr().unwrap();
+    drop(stream);
+    assert_eq!(clients.recv().await.unwrap().ip(), client.address);
+    assert_eq!(
+        mesh.access("outbound").await,
+        format!(
+            "connection complete src.addr={local} src.workload=\"client-pod\" \
+             src.namespace=\"default\" src.cluster=\"Kubernetes\" dst.addr={target} \
+             direction=\"outbound\" bytes_sent=5 bytes_recv=5"
+        )
+    );
+    let labels = [
+        ("destination_workload", "unknown"),
+        ("connection_security_policy", "unknown"),
+        ("source_principal", "unknown"),
+        ("response_flags", "-"),
+    ];
+    assert_eq!(
+        mesh.metric("istio_tcp_connections_closed_total", &labels),
+        1
+    );
+    assert_eq!(mesh.metric("istio_tcp_received_bytes_total", &labels), 5);
+}
+
+#[tokio::test]
+async fn a_workload_without_a_tunnel_is_reached_as_it_is() {
+    let mut mesh = Mesh::new();
+    let (client, server) = (mesh.pod("client"), mesh.pod("server"));
+    let (target, _clients) = server.echo().await;
+    let workload = server.workload.clone();
+    mesh.discovery.route(
+        target,
+        Ok(Route::Direct {
+            workload,
+            target,
+            service: None,
+        }),
+    );
+    let mut stream = client.dial(target).await;
+    exchange(&mut stream, b"hi").await;
+    drop(stream);
+    let line = mesh.access("outbound").await;
+    assert!(
+        line.contains(&format!("dst.addr={target} dst.workload=\"server-pod\"")),
+        "{line}"
+    );
+    assert!(!line.contains("identity"), "{line}");
+}
+
+#[tokio::test]
+async fn without_a_healthy_upstream_the_connection_is_closed_and_nothing_falls_back_to_plain_text()
+{
+    let mut mesh = Mesh::new();
+    let (client, server) = (mesh.pod("client"), mesh.pod("server"));
+    let (target, mut clients) = server.echo().await;
+    let service = NamespacedHostname {
+        namespace: "default".into(),
+        hostname: "server.default.svc.cluster.local".into(),
+    };
+    let error = RouteError::NoHealthyUpstream {
+        service,
+        port: target.port(),
+    };
+    mesh.discovery.route(target, Err(error));
+    assert_eq!(read_out(&mut client.dial(target).await).await, b"");
+    let line = mesh
+        .line(&["connection failed", "direction=\"outbound\""])
+        .await;
+    let error = "service default/server.default.svc.cluster.local has no healthy endpoint";
+    assert!(
+        line.contains(&format!("error=\"no route to {target}: {error}")),
+        "{line}"
+    );
+    assert!(clients.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_pod_that_discovery_does_not_name_gets_no_connection() {
+    let mut mesh = Mesh::new();
+    let unknown = mesh.unknown_pod("unknown", free_address());
+    let (target, mut clients) = mesh.pod("server").echo().await;
+    let mut stream = unknown.dial(target).await;
+    let local = stream.local_addr().unwrap();
+    assert_eq!(read_out(&mut stream).await, b"");
+    let line = mesh.line(&["connection failed"]).await;
+    let expected = format!(
+        "src.addr={local} dst.addr={target} direction=\"outbound\" error=\"no workload is known for \
+         pod default/unknown-pod with service account unknown\""
+    );
+    assert!(line.ends_with(&expected), "{line}");
+    assert!(clients.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn the_proxy_does_not_call_itself() {
+    let mut mesh = Mesh::new();
+    let client = mesh.pod("client");
+    for destination in [
+        "127.0.0.1:15001".parse().unwrap(),
+        (client.address, 15008).into(),
+    ] {
+        assert_eq!(read_out(&mut client.dial(destination).await).await, b"");
+        let line = mesh.line(&["connection failed"]).await;
+        assert!(line.contains("is a port of the proxy itself"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_connection_counts_as_failed_and_never_as_opened() {
+    let mut mesh = Mesh::new();
+    let client = mesh.pod("client");
+    let (listener, target) = mesh.pod("server").listen().await;
+    drop(listener);
+    assert_eq!(read_out(&mut client.dial(target).await).await, b"");
+    let line = mesh.access("outbound").await;
+    assert!(
+        line.contains(&format!("error=\"connect to {target}: Connection refused")),
+        "{line}"
+    );
+    let flag = [("response_flags", "CONNECT")];
+    assert_eq!(mesh.metric("istio_tcp_connections_failed_total", &flag), 1);
+    assert_eq!(
+        mesh.series("istio_tcp_connections_opened_total"),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        mesh.series("istio_tcp_connections_closed_total"),
+        Vec::<String>::new()
+    );
+}
+
+#[tokio::test]
+async fn sockets_are_counted_while_they_are_open() {
+    let mut mesh = Mesh::new();
+    let client = mesh.pod("client");
+    let (target, _clients) = mesh.pod("server").echo().await;
+    let mut stream = client.dial(target).await;
+    exchange(&mut stream, b"x").await;
+    let open = |mesh: &Mesh| mesh.metric("istio_tcp_sockets_open", &[("reporter", "source")]);
+    assert_eq!(open(&mesh), 1);
+    drop(stream);
+    mesh.access("outbound").await;
+    tokio::task::yield_now().await;
+    assert_eq!(open(&mesh), 0);
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first_is_heard() {
+    let mesh = Mesh::new();
+    let client = mesh.pod("client");
+    let (listener, target) = mesh.pod("server").listen().await;
+    let mut stream = client.dial(target).await;
+    let (mut accepted, _) = listener.accept().await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut accepted, b"220 ready")
+        .await
+        .unwrap();
+    let mut greeting = [0; 9];
+    stream.read_exact(&mut greeting).await.unwrap();
+    assert_eq!(&greeting, b"220 ready");
+}
