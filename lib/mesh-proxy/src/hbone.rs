@@ -17,3 +17,6 @@ pub mod pool;
 pub mod server;
 pub mod settings;
 pub mod stream;
+
+#[cfg(test)]
+mod testing;

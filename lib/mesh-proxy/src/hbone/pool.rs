@@ -8,11 +8,12 @@ use std::{
     error, fmt,
     net::{IpAddr, SocketAddr},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use futures::future::BoxFuture;
+use h2::Reason;
 use http::{Request, StatusCode, response::Parts};
 use mesh_core::identity::Identity;
 use mesh_runtime::task::Tracker;
@@ -36,8 +37,8 @@ use super::{
 
 mod state;
 
-/// How often a tunnel is tried that the peer has certainly not acted on: it said so, or the
-/// connection was lost before any answer.
+/// How often a tunnel is tried that the peer says it has not acted on, or whose connection turns out to
+/// be dead.
 const MAX_TRIES: usize = 3;
 
 /// What must be the same for two tunnels to share a connection.
@@ -131,7 +132,7 @@ struct Shared {
     settings: Settings,
     maker: Box<dyn Maker>,
     tasks: Tracker,
-    state: Mutex<State<PoolKey, Handle, Waiting>>,
+    state: Mutex<Decisions>,
     /// One token for each connection there is, also for those that the state has let go of.
     connections: TaskTracker,
     draining: CancellationToken,
@@ -140,7 +141,17 @@ struct Shared {
 /// One who waits for a place.
 type Waiting = oneshot::Sender<Result<Lease, Failure>>;
 
-type Todo = Actions<PoolKey, Handle, Waiting>;
+type Decisions = State<PoolKey, Channel, Waiting>;
+
+type Todo = Actions<PoolKey, Channel, Waiting>;
+
+/// A connection as the tunnels on it see it.
+#[derive(Clone)]
+struct Channel {
+    handle: Handle,
+    /// Why the connection is over, from just before its streams find out.
+    end: Arc<OnceLock<Arc<ConnectError>>>,
+}
 
 /// Why those fail whom an event fails.
 #[derive(Clone)]
@@ -151,7 +162,7 @@ enum Failure {
 
 /// A place for one stream, given back when dropped.
 struct Lease {
-    place: Place<PoolKey, Handle>,
+    place: Place<PoolKey, Channel>,
     shared: Arc<Shared>,
 }
 
@@ -169,7 +180,7 @@ struct Member {
     shared: Arc<Shared>,
     key: Arc<PoolKey>,
     id: ConnectionId,
-    end: Arc<ConnectError>,
+    end: Arc<OnceLock<Arc<ConnectError>>>,
     _token: TaskTrackerToken,
 }
 
@@ -211,7 +222,7 @@ impl Pool {
         let mut tries = 1;
         loop {
             let lease = self.lease(key).await?;
-            match lease.place.handle.send(request.clone()).await {
+            match lease.handle().send(request.clone()).await {
                 Ok((response, send)) if response.status().is_success() => {
                     lease.observe_limit();
                     let (parts, receive) = response.into_parts();
@@ -220,7 +231,7 @@ impl Pool {
                 }
                 Ok((response, _)) => return Err(Error::Status(response.status())),
                 Err(error) if tries < MAX_TRIES && lease.is_untouched_by(&error) => tries += 1,
-                Err(error) => return Err(Error::Stream(error)),
+                Err(error) => return Err(lease.failed_by(error)),
             }
         }
     }
@@ -243,7 +254,7 @@ impl Pool {
         loop {
             let lease = self.acquire(key).await?;
             // Each turn takes one connection out of the pool, so this comes to an end.
-            if !lease.place.handle.is_closed() {
+            if !lease.handle().is_closed() {
                 return Ok(lease);
             }
             lease.discard();
@@ -304,7 +315,7 @@ impl Shared {
     fn event<R>(
         self: &Arc<Self>,
         failure: &Failure,
-        event: impl FnOnce(&mut State<PoolKey, Handle, Waiting>, &mut Todo) -> R,
+        event: impl FnOnce(&mut Decisions, &mut Todo) -> R,
     ) -> R {
         let mut todo = Todo::new();
         let result = event(&mut self.state.lock(), &mut todo);
@@ -314,14 +325,14 @@ impl Shared {
         result
     }
 
-    fn perform(self: &Arc<Self>, action: Action<PoolKey, Handle, Waiting>, failure: &Failure) {
+    fn perform(self: &Arc<Self>, action: Action<PoolKey, Channel, Waiting>, failure: &Failure) {
         match action {
             Action::Connect(key, id) => {
                 let member = Member {
                     shared: Arc::clone(self),
                     key,
                     id,
-                    end: Arc::new(ConnectError::Closed),
+                    end: Arc::default(),
                     _token: self.connections.token(),
                 };
                 let task = self.maker.run(member);
@@ -330,7 +341,7 @@ impl Shared {
             // Whoever does not wait any more drops the lease, and so gives it back.
             Action::Grant(waiting, place) => drop(waiting.send(Ok(Lease::new(place, self)))),
             Action::Fail(waiting) => drop(waiting.send(Err(failure.clone()))),
-            Action::Close(handle) => drop(handle),
+            Action::Close(channel) => drop(channel),
         }
     }
 }
@@ -338,7 +349,7 @@ impl Shared {
 // === impl Lease ===
 
 impl Lease {
-    fn new(place: Place<PoolKey, Handle>, shared: &Arc<Shared>) -> Self {
+    fn new(place: Place<PoolKey, Channel>, shared: &Arc<Shared>) -> Self {
         Self {
             place,
             shared: Arc::clone(shared),
@@ -354,7 +365,7 @@ impl Lease {
 
     /// Follows a peer that changes its mind about how many streams it takes.
     fn observe_limit(&self) {
-        let limit = self.place.handle.limit();
+        let limit = self.handle().limit();
         let Some(known) = self.place.capacity else {
             return; // Its own task will say.
         };
@@ -366,15 +377,32 @@ impl Lease {
         });
     }
 
-    /// Whether the peer has not acted on the request, so that it may be sent again. A connection that
-    /// takes no more is discarded.
+    /// Whether it makes sense to send the same request again: the peer says that it has not acted on
+    /// it, or the connection, good once, was lost before an answer. Opening a tunnel twice does no harm.
+    /// A connection that takes no more is discarded.
     fn is_untouched_by(&self, error: &h2::Error) -> bool {
         if error.is_go_away() || error.is_io() {
             self.discard();
-            return true;
+            let was_good = self.place.capacity.is_some();
+            return was_good || error.is_remote();
         }
         self.observe_limit();
-        error.reason() == Some(h2::Reason::REFUSED_STREAM)
+        error.reason() == Some(Reason::REFUSED_STREAM)
+    }
+
+    /// A broken connection says more than the stream that broke with it.
+    fn failed_by(&self, error: h2::Error) -> Error {
+        match self.place.handle.end.get() {
+            Some(source) if error.is_io() => Error::Connect {
+                gateway: self.place.key.gateway,
+                source: Arc::clone(source),
+            },
+            _ => Error::Stream(error),
+        }
+    }
+
+    fn handle(&self) -> &Handle {
+        &self.place.handle.handle
     }
 }
 
@@ -410,14 +438,22 @@ impl<C: Connect + ?Sized> Maker for ConnectMaker<C> {
 // === impl Member ===
 
 impl Member {
-    async fn run<C: Connect + ?Sized>(mut self, connector: Arc<C>) {
+    async fn run<C: Connect + ?Sized>(self, connector: Arc<C>) {
         let deadline = Instant::now() + self.shared.settings.connect_timeout;
-        let end = match self.make(&*connector, deadline).await {
-            Ok((handle, driver)) => self.keep(handle, driver, deadline).await,
-            Err(error) => error,
-        };
+        match self.make(&*connector, deadline).await {
+            Ok((handle, mut driver)) => {
+                let end = self.keep(handle, &mut driver, deadline).await;
+                self.ended(end);
+                // Now the streams may see it.
+                drop(driver);
+            }
+            Err(error) => self.ended(error),
+        }
+    }
+
+    fn ended(&self, end: ConnectError) {
         tracing::debug!(gateway = %self.key.gateway, reason = %end, "HBONE connection ended");
-        self.end = Arc::new(end);
+        self.end.get_or_init(|| Arc::new(end));
     }
 
     async fn make<C: Connect + ?Sized>(
@@ -444,7 +480,7 @@ impl Member {
     async fn keep<IO>(
         &self,
         handle: Handle,
-        mut driver: Driver<IO>,
+        driver: &mut Driver<IO>,
         deadline: Instant,
     ) -> ConnectError
     where
@@ -483,7 +519,11 @@ impl Member {
     }
 
     fn connected(&self, handle: Handle) -> bool {
-        self.event(|state, todo| state.connected(&self.key, self.id, handle, todo))
+        let channel = Channel {
+            handle,
+            end: Arc::clone(&self.end),
+        };
+        self.event(|state, todo| state.connected(&self.key, self.id, channel, todo))
     }
 
     fn settled(&self, limit: usize) {
@@ -494,12 +534,13 @@ impl Member {
         self.event(|state, todo| state.expire(&self.key, self.id, Instant::now(), todo))
     }
 
-    fn event<R>(
-        &self,
-        event: impl FnOnce(&mut State<PoolKey, Handle, Waiting>, &mut Todo) -> R,
-    ) -> R {
-        let failure = Failure::Connect(Arc::clone(&self.end));
-        self.shared.event(&failure, event)
+    fn event<R>(&self, event: impl FnOnce(&mut Decisions, &mut Todo) -> R) -> R {
+        // Only the end of the connection fails anybody. A task that was dropped has left no reason.
+        let end = match self.end.get() {
+            Some(end) => Arc::clone(end),
+            None => Arc::new(ConnectError::Closed),
+        };
+        self.shared.event(&Failure::Connect(end), event)
     }
 }
 

@@ -362,6 +362,13 @@ where
         self.prune(key);
     }
 
+    /// Streams that are open, over all connections that take more.
+    #[cfg(test)]
+    pub(super) fn active(&self) -> usize {
+        let connections = self.peers.values().flat_map(|peer| &peer.connections);
+        connections.map(|connection| connection.active).sum()
+    }
+
     fn prune(&mut self, key: &K) {
         let empty = |peer: &Peer<K, H, W>| peer.connections.is_empty() && peer.waiters.is_empty();
         if self.peers.get(key).is_some_and(empty) {
