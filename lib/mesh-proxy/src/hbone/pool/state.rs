@@ -369,6 +369,12 @@ where
         connections.map(|connection| connection.active).sum()
     }
 
+    /// How many wait, over all peers.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.peers.values().map(|peer| peer.waiters.len()).sum()
+    }
+
     fn prune(&mut self, key: &K) {
         let empty = |peer: &Peer<K, H, W>| peer.connections.is_empty() && peer.waiters.is_empty();
         if self.peers.get(key).is_some_and(empty) {
