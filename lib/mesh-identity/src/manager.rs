@@ -354,8 +354,7 @@ impl Worker {
 // === impl Published ===
 
 impl Published {
-    /// The certificate of `identity`, unless either clock says that it is over: the monotonic one is
-    /// not fooled by a clock that is set back, the system's not by a machine that slept.
+    /// The certificate of `identity`, unless it is over.
     fn valid(&self, identity: &Identity) -> Option<Arc<WorkloadCertificate>> {
         let slots = self.0.load();
         slots.get(identity)?.valid().cloned()
@@ -374,9 +373,14 @@ impl Published {
 
 impl Slot {
     fn valid(&self) -> Option<&Arc<WorkloadCertificate>> {
+        self.valid_at(Instant::now(), SystemTime::now())
+    }
+
+    /// The certificate, unless either clock says that it is over: the monotonic one is not fooled by a
+    /// clock that is set back, the system's not by a machine that slept.
+    fn valid_at(&self, now: Instant, date: SystemTime) -> Option<&Arc<WorkloadCertificate>> {
         let current = self.current.as_ref()?;
-        let valid =
-            Instant::now() < current.expires && !current.certificate.is_expired(SystemTime::now());
+        let valid = now < current.expires && !current.certificate.is_expired(date);
         valid.then_some(&current.certificate)
     }
 

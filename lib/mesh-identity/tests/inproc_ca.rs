@@ -23,7 +23,7 @@ use mesh_identity::{
     key::PrivateKey,
     manager,
     provider::Versions,
-    svid, token,
+    svid, tls, token,
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -353,8 +353,11 @@ async fn a_stalled_or_senseless_peer_does_not_keep_others_from_the_control_plane
         .write_all(b"GET / HTTP/1.1\r\n\r\n")
         .await
         .unwrap();
-    ask(&Client::try_new(plane.config()).unwrap())
+    let client = Client::try_new(plane.config()).unwrap();
+    let served = tokio::time::timeout(tls::HANDSHAKE_TIMEOUT / 2, ask(&client));
+    served
         .await
+        .expect("the stalled one must not be waited for")
         .unwrap();
     let mut answer = Vec::new();
     // An alert and the end, or a reset: but the end.

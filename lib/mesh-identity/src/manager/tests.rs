@@ -285,6 +285,38 @@ async fn a_waiter_that_gives_up_disturbs_nobody() {
     assert_eq!(authority.asked(), 1);
 }
 
+#[test]
+fn either_clock_can_end_a_certificate() {
+    let certificate = Authority::new().certify(&mk_identity("a", "b"), &tls::Settings::default());
+    let (now, date) = (Instant::now(), SystemTime::now());
+    let after = certificate.not_after() + Duration::from_secs(1);
+    let expires = now + HOUR;
+    let slot = Slot {
+        current: Some(Current {
+            certificate: Arc::new(certificate),
+            expires,
+        }),
+        failure: None,
+    };
+    assert!(slot.valid_at(now, date).is_some());
+    assert!(slot.valid_at(now, after).is_none(), "the machine slept");
+    assert!(
+        slot.valid_at(expires, date).is_none(),
+        "the clock was set back"
+    );
+}
+
+#[tokio::test]
+async fn demands_that_were_given_up_do_not_pile_up() {
+    let (_manager, mut worker) = CertManager::new(Moody::new(), Settings::default());
+    let id = mk_identity("a", "b");
+    for _ in 0..100 {
+        let (waiter, _) = oneshot::channel();
+        worker.on_command(Command::Certificate(id.clone(), waiter));
+    }
+    assert_eq!(worker.waiters[&id].len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_a_worker_a_demand_fails_instead_of_waiting() {
     let (manager, worker) = CertManager::new(Moody::new(), Settings::default());
