@@ -237,3 +237,49 @@ impl fmt::Display for Program {
             .try_for_each(|argument| write!(f, " {argument}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Families, Options, in_pod};
+
+    #[test]
+    fn iptables_is_not_planned_blindly() {
+        let rules = in_pod(&Options::default());
+        let v4 = [Listed {
+            program: Program::IptablesSave(Family::V4),
+            output: String::new(),
+        }];
+        let refused = Backend::Iptables.apply(&rules, &v4).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "plan without the output of ip6tables-save"
+        );
+        // A host without IPv6 has no such output, and rules of IPv4 alone do not need it.
+        let only_v4 = Options {
+            families: Families::Only(Family::V4),
+            ..Options::default()
+        };
+        let commands = Backend::Iptables.apply(&in_pod(&only_v4), &v4).unwrap();
+        assert_eq!(commands.len(), 1);
+    }
+
+    #[test]
+    fn nft_needs_no_listing_to_apply_or_remove() {
+        let rules = in_pod(&Options::default());
+        assert_eq!(Backend::Nftables.apply(&rules, &[]).unwrap().len(), 1);
+        assert_eq!(Backend::Nftables.remove(&[]).unwrap().len(), 1);
+        assert!(Backend::Nftables.compare(&rules, &[]).is_err());
+    }
+
+    #[test]
+    fn names_read_back() {
+        for backend in [Backend::Nftables, Backend::Iptables] {
+            assert_eq!(backend.to_string().parse(), Ok(backend));
+        }
+        assert_eq!(
+            "ebpf".parse::<Backend>(),
+            Err(UnknownBackend("ebpf".to_owned()))
+        );
+    }
+}

@@ -309,3 +309,6 @@ fn host(address: IpAddr) -> String {
     let length = if address.is_ipv4() { 32 } else { 128 };
     format!("{address}/{length}")
 }
+
+#[cfg(test)]
+mod tests;

@@ -345,3 +345,40 @@ impl fmt::Display for InterfaceName {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interface_names_that_backends_read_differently_are_refused() {
+        for name in ["eth0", "fake1s0f1", "vlan.100", "tap-0_a", "veth0@if2"] {
+            assert!(name.parse::<InterfaceName>().is_ok(), "{name}");
+        }
+        let long = "a".repeat(InterfaceName::MAX_LEN + 1);
+        for name in [
+            "",
+            "eth*",
+            "eth+",
+            "-i",
+            "a b",
+            "a\"b",
+            "a\nb",
+            "a/b",
+            "é0",
+            long.as_str(),
+        ] {
+            assert!(name.parse::<InterfaceName>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn order_of_conditions_does_not_matter() {
+        let (tcp, port) = (
+            Match::Protocol(Protocol::Tcp),
+            Match::DestinationPort(Test::Is(1)),
+        );
+        let one = Rule::new([tcp.clone(), port.clone()], Action::Accept);
+        assert_eq!(one, Rule::new([port, tcp], Action::Accept));
+    }
+}

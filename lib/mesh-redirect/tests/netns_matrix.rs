@@ -19,7 +19,7 @@ use mesh_redirect::{
     in_pod,
 };
 use testkit_net::{
-    Namespace,
+    Namespace, eventually,
     namespace::{Run, connect},
     tcp::{self, Behaviour, Dial},
     udp,
@@ -53,6 +53,8 @@ enum Flow {
     PodToWorld(u16),
     /// The application asks the world over UDP.
     PodToWorldUdp,
+    /// The application connects to where probes come from.
+    PodToProbes,
     /// The application connects to itself, under this name.
     PodToItself(Itself, u16),
     /// The application asks a resolver in the pod over UDP.
@@ -105,8 +107,8 @@ const fn row(flow: Flow, answers: [&'static str; 5]) -> Row {
 }
 
 use Flow::{
-    GuestToWorld, HostToPod, PodToItself, PodToItselfUdp, PodToWorld, PodToWorldUdp, ProbeToPod,
-    ProxyToApp, ProxyToAppAsClient, ProxyToWorld, ProxyToWorldUdpFromUsedPort,
+    GuestToWorld, HostToPod, PodToItself, PodToItselfUdp, PodToProbes, PodToWorld, PodToWorldUdp,
+    ProbeToPod, ProxyToApp, ProxyToAppAsClient, ProxyToWorld, ProxyToWorldUdpFromUsedPort,
     ProxyWithMoreBitsToWorld,
 };
 use Itself::{Loopback, OtherLoopback, OwnAddress};
@@ -124,6 +126,7 @@ const MATRIX: &[Row] = &[
     row(PodToWorld(15008),                  ["world", "15001", "15001", "15001", "15001"]),
     row(PodToWorld(53),                     ["world", "15053", "15001", "15053", "15053"]),
     row(PodToWorldUdp,                      ["world", "15053", "world", "15053", "15053"]),
+    row(PodToProbes,                        ["world", "world", "world", "world", "world"]),
     row(PodToItself(Loopback, APP),         ["app",   "app",   "app",   "app",   "app"]),
     row(PodToItself(Loopback, 53),          ["dns",   "dns",   "dns",   "dns",   "dns"]),
     row(PodToItself(OtherLoopback, APP),    ["app",   "app",   "app",   "app",   "app"]),
@@ -399,6 +402,11 @@ impl Network {
             ProbeToPod => Dial::to(pod(APP)).from(probe).ask(&self.host).await,
             GuestToWorld => Dial::to(world(80)).ask(&self.guest).await,
             PodToWorld(port) => Dial::to(world(port)).ask(&self.pod).await,
+            PodToProbes => {
+                Dial::to(SocketAddr::new(probe.ip(), 80))
+                    .ask(&self.pod)
+                    .await
+            }
             PodToWorldUdp => udp::ask(&self.udp(pod(0), None), world(53)).await,
             PodToItself(name, port) => Dial::to(itself(name, port)).ask(&self.pod).await,
             PodToItselfUdp(name) => udp::ask(&self.udp(pod(0), None), itself(name, 53)).await,
@@ -408,7 +416,7 @@ impl Network {
                 udp::ask(&used, world(53)).await?;
                 let port = used.local_addr()?.port();
                 drop(used);
-                udp::ask(&self.udp(pod(port), Some(mark)), world(53)).await
+                udp::ask(&self.udp_again(pod(port), mark).await, world(53)).await
             }
             ProxyToApp => Dial::to(pod(APP)).marked(mark).ask(&self.pod).await,
             ProxyToAppAsClient => {
@@ -425,6 +433,18 @@ impl Network {
                     .await
             }
         }
+    }
+
+    /// A program that another test is starting holds copies of all descriptors for a moment: the port is
+    /// free when that one's are closed.
+    async fn udp_again(&self, address: SocketAddr, mark: u32) -> UdpSocket {
+        let mut socket = None;
+        let bound = eventually("a free port", Duration::from_secs(5), || {
+            socket = udp::bind(&self.pod, address, Some(mark)).ok();
+            socket.is_some()
+        });
+        bound.await.unwrap();
+        socket.unwrap()
     }
 
     fn udp(&self, address: SocketAddr, mark: Option<u32>) -> UdpSocket {

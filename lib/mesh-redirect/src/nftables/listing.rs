@@ -393,3 +393,6 @@ fn string<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
 fn number(value: &Value) -> Option<u32> {
     u32::try_from(value.as_u64()?).ok()
 }
+
+#[cfg(test)]
+mod tests;
