@@ -12,7 +12,7 @@ use mesh_core::{
     balance::{Balancer, Candidate},
     identity::{self, Identity},
     service::{HealthPolicy, IpFamilies, Service},
-    workload::{Health, Workload},
+    workload::{Health, PortMap, Workload},
 };
 
 use crate::workloads::Known;
@@ -20,9 +20,9 @@ use crate::workloads::Known;
 /// An endpoint: a workload, and what a tunnel to it must prove.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    pub(crate) workload: Arc<Workload>,
-    /// The workload's own identity and the service's alternative ones.
-    pub(crate) expected: Result<Arc<[Identity]>, identity::Error>,
+    known: Arc<Known>,
+    /// The workload's own identity and the service's alternative ones, if the service has any.
+    extended: Option<Arc<[Identity]>>,
 }
 
 /// The eligible endpoints of one service.
@@ -32,18 +32,36 @@ pub(crate) struct Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Backends {
     endpoints: Box<[Endpoint]>,
-    by_port: HashMap<u16, Arc<Balancer<usize>>>,
+    by_port: HashMap<u16, SharedBalancer>,
     /// For ports that nobody lists: endpoints that take any port through their application tunnel.
-    any_port: Arc<Balancer<usize>>,
+    any_port: SharedBalancer,
     /// An endpoint in another network, if there is one.
-    elsewhere: Option<Arc<Workload>>,
+    elsewhere: Option<Arc<Known>>,
 }
+
+/// A balancer over endpoints by their index.
+type SharedBalancer = Arc<Balancer<usize>>;
 
 /// Balancers built so far, by the endpoints they choose among.
 struct Pools<'a> {
     service: &'a Service,
     endpoints: &'a [Endpoint],
-    built: HashMap<Vec<usize>, Arc<Balancer<usize>>>,
+    all: Option<SharedBalancer>,
+    some: HashMap<Vec<usize>, SharedBalancer>,
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    pub(crate) fn workload(&self) -> &Arc<Workload> {
+        &self.known.workload
+    }
+
+    /// What a tunnel to the endpoint must prove.
+    pub(crate) fn expected(&self) -> Result<&Arc<[Identity]>, &identity::Error> {
+        let own = self.known.expected.as_ref();
+        own.map(|own| self.extended.as_ref().unwrap_or(own))
+    }
 }
 
 // === impl Backends ===
@@ -52,7 +70,7 @@ impl Backends {
     /// Prepares the endpoints of a service as seen from `network`.
     pub(crate) fn build<'a>(
         service: &Service,
-        members: impl Iterator<Item = &'a Known>,
+        members: impl Iterator<Item = &'a Arc<Known>>,
         network: &str,
     ) -> Self {
         let (mut near, mut far): (Vec<_>, Vec<_>) = members
@@ -60,32 +78,12 @@ impl Backends {
             .partition(|known| *known.workload.network == *network);
         near.retain(|k| !k.workload.addresses.is_empty() || k.workload.hostname.is_some());
         far.retain(|k| k.workload.network_gateway.is_some());
-        let endpoints = with_alternatives(&near, &alternatives(service));
-        let key = service.key();
-        let listed = near.iter().filter_map(|k| k.workload.services.get(&key));
-        let ports: BTreeSet<u16> = listed
-            .chain([&service.ports])
-            .flat_map(|ports| ports.keys().copied())
-            .collect();
-        let mut pools = Pools {
-            service,
-            endpoints: &endpoints,
-            built: HashMap::new(),
-        };
-        let by_port = ports
-            .into_iter()
-            .map(|port| {
-                (
-                    port,
-                    pools.of(|w| target_port(service, &key, w, port).is_some()),
-                )
-            })
-            .collect();
-        let any_port = pools.of(|workload| tunnel_port(workload).is_some());
+        let endpoints = endpoints(service, &near);
+        let (by_port, any_port) = by_port(service, &endpoints);
         Self {
             by_port,
             any_port,
-            elsewhere: far.first().map(|known| Arc::clone(&known.workload)),
+            elsewhere: far.first().map(|known| Arc::clone(known)),
             endpoints,
         }
     }
@@ -98,30 +96,71 @@ impl Backends {
 
     /// An endpoint in another network, if no endpoint is in ours.
     pub(crate) fn only_elsewhere(&self) -> Option<&Arc<Workload>> {
-        self.elsewhere
+        let elsewhere = self
+            .elsewhere
             .as_ref()
-            .filter(|_| self.endpoints.is_empty())
+            .filter(|_| self.endpoints.is_empty());
+        elsewhere.map(|known| &known.workload)
     }
 }
 
 // === impl Pools ===
 
 impl Pools<'_> {
-    fn of(&mut self, has_port: impl Fn(&Workload) -> bool) -> Arc<Balancer<usize>> {
+    /// The balancer over the endpoints that `takes` the port, by index.
+    fn of(&mut self, takes: impl Fn(usize, &Workload) -> bool) -> SharedBalancer {
         let indexed = self.endpoints.iter().enumerate();
-        let members: Vec<(usize, &Workload)> = indexed
-            .filter(|(_, endpoint)| has_port(&endpoint.workload))
-            .map(|(index, endpoint)| (index, &*endpoint.workload))
-            .collect();
-        let indexes = members.iter().map(|(index, _)| *index).collect();
-        let policy = self.service.load_balancing.as_ref();
-        let build = || {
-            let candidate = |(value, workload)| Candidate { value, workload };
-            let candidates: Vec<_> = members.into_iter().map(candidate).collect();
-            Arc::new(Balancer::new(policy, &candidates))
-        };
-        Arc::clone(self.built.entry(indexes).or_insert_with(build))
+        let takers = indexed.filter(|(index, endpoint)| takes(*index, endpoint.workload()));
+        let indexes: Vec<usize> = takers.map(|(index, _)| index).collect();
+        if indexes.len() == self.endpoints.len() {
+            return self.all();
+        }
+        let build = || Arc::new(balancer(self.service, self.endpoints, &indexes));
+        Arc::clone(self.some.entry(indexes.clone()).or_insert_with(build))
     }
+
+    fn all(&mut self) -> SharedBalancer {
+        let indexes = || (0..self.endpoints.len()).collect::<Vec<_>>();
+        let build = || Arc::new(balancer(self.service, self.endpoints, &indexes()));
+        Arc::clone(self.all.get_or_insert_with(build))
+    }
+}
+
+fn balancer(service: &Service, endpoints: &[Endpoint], indexes: &[usize]) -> Balancer<usize> {
+    let candidate = |index: &usize| {
+        let workload = endpoints.get(*index)?.workload();
+        let value = *index;
+        Some(Candidate { value, workload })
+    };
+    let candidates: Vec<_> = indexes.iter().filter_map(candidate).collect();
+    Balancer::new(service.load_balancing.as_ref(), &candidates)
+}
+
+/// A balancer for each port that the service or an endpoint lists, and one for all other ports.
+fn by_port(
+    service: &Service,
+    endpoints: &[Endpoint],
+) -> (HashMap<u16, SharedBalancer>, SharedBalancer) {
+    let key = service.key();
+    let workloads = endpoints.iter().map(Endpoint::workload);
+    let own: Vec<Option<&PortMap>> = workloads.map(|w| w.services.get(&key)).collect();
+    let maps = own.iter().flatten().copied().chain([&service.ports]);
+    let ports: BTreeSet<u16> = maps.flat_map(|ports| ports.keys().copied()).collect();
+    let mut pools = Pools {
+        service,
+        endpoints,
+        all: None,
+        some: HashMap::new(),
+    };
+    let by_port = ports.into_iter().map(|port| {
+        let takes = |index: usize, workload: &Workload| {
+            let own = own.get(index).copied().flatten();
+            lists(service, own, port).is_some() || takes_any_port(workload)
+        };
+        (port, pools.of(takes))
+    });
+    let by_port = by_port.collect();
+    (by_port, pools.of(|_, workload| takes_any_port(workload)))
 }
 
 /// The target port of a service port at an endpoint: the endpoint's own word, then the service's, then
@@ -132,7 +171,8 @@ pub(crate) fn target_port(
     workload: &Workload,
     port: u16,
 ) -> Option<u16> {
-    listed_port(service, key, workload, port).or_else(|| tunnel_port(workload).map(|_| port))
+    let listed = listed_port(service, key, workload, port);
+    listed.or_else(|| takes_any_port(workload).then_some(port))
 }
 
 /// The target port that the endpoint or the service lists.
@@ -142,13 +182,13 @@ pub(crate) fn listed_port(
     workload: &Workload,
     port: u16,
 ) -> Option<u16> {
-    let own = workload
-        .services
-        .get(key)
-        .and_then(|ports| ports.get(&port));
+    lists(service, workload.services.get(key), port)
+}
+
+fn lists(service: &Service, own: Option<&PortMap>, port: u16) -> Option<u16> {
     let known = |port: &&u16| **port != 0;
-    own.filter(known)
-        .or_else(|| service.ports.get(&port).filter(known))
+    let own = own.and_then(|ports| ports.get(&port)).filter(known);
+    own.or_else(|| service.ports.get(&port).filter(known))
         .copied()
 }
 
@@ -176,8 +216,9 @@ pub(crate) fn address(
         .copied()
 }
 
-fn tunnel_port(workload: &Workload) -> Option<u16> {
-    workload.application_tunnel.and_then(|tunnel| tunnel.port)
+fn takes_any_port(workload: &Workload) -> bool {
+    let tunnel = workload.application_tunnel;
+    tunnel.is_some_and(|tunnel| tunnel.port.is_some())
 }
 
 fn is_ready(service: &Service, workload: &Workload) -> bool {
@@ -204,22 +245,19 @@ fn alternatives(service: &Service) -> Vec<Identity> {
 }
 
 /// Endpoints with what each must prove; those with the same identity share one list.
-fn with_alternatives(members: &[&Known], alternatives: &[Identity]) -> Box<[Endpoint]> {
+fn endpoints(service: &Service, members: &[&Arc<Known>]) -> Box<[Endpoint]> {
+    let alternatives = alternatives(service);
     let mut lists: HashMap<Arc<[Identity]>, Arc<[Identity]>> = HashMap::new();
     let mut extended = |own: &Arc<[Identity]>| {
-        let build = || own.iter().chain(alternatives).cloned().collect();
-        match alternatives {
-            [] => Arc::clone(own),
-            _ => Arc::clone(lists.entry(Arc::clone(own)).or_insert_with(build)),
-        }
+        let extend = || own.iter().chain(&alternatives).cloned().collect();
+        Arc::clone(lists.entry(Arc::clone(own)).or_insert_with(extend))
     };
-    let mut endpoint = |known: &&Known| Endpoint {
-        workload: Arc::clone(&known.workload),
-        expected: known
-            .expected
-            .as_ref()
-            .map(&mut extended)
-            .map_err(Clone::clone),
+    let endpoint = |known: &&Arc<Known>| Endpoint {
+        extended: match &known.expected {
+            Ok(own) if !alternatives.is_empty() => Some(extended(own)),
+            Ok(_) | Err(_) => None,
+        },
+        known: Arc::clone(known),
     };
-    members.iter().map(&mut endpoint).collect()
+    members.iter().map(endpoint).collect()
 }

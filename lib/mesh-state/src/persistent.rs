@@ -2,10 +2,13 @@
 
 use std::{borrow::Borrow, hash::Hash};
 
-use rpds::{HashTrieMapSync, RedBlackTreeSetSync};
+use rpds::{HashTrieMapSync, RedBlackTreeMapSync, RedBlackTreeSetSync};
 
 /// A map whose clones share all entries.
 pub(crate) type Map<K, V> = HashTrieMapSync<K, V>;
+
+/// An ordered map whose clones share all entries.
+pub(crate) type SortedMap<K, V> = RedBlackTreeMapSync<K, V>;
 
 /// An ordered set whose clones share all entries.
 pub(crate) type Set<T> = RedBlackTreeSetSync<T>;

@@ -12,7 +12,7 @@ use mesh_core::{
 };
 
 use crate::{
-    backends::{self, Endpoint},
+    backends,
     services::Entry,
     snapshot::{Destination, Snapshot},
     workloads::Known,
@@ -28,7 +28,7 @@ pub(crate) struct Router<'a> {
 /// The far end of a connection, before it is told whether a tunnel leads there.
 struct Upstream<'a> {
     workload: &'a Arc<Workload>,
-    expected: &'a Result<Arc<[Identity]>, identity::Error>,
+    expected: Result<&'a Arc<[Identity]>, &'a identity::Error>,
     address: SocketAddr,
 }
 
@@ -86,12 +86,7 @@ impl<'a> Router<'a> {
             let name = || format!("workload {}", workload.uid);
             return self.route_waypoint(waypoint, original, None, name);
         }
-        let upstream = Upstream {
-            workload,
-            expected: &known.expected,
-            address: original,
-        };
-        direct(&upstream, None)
+        direct(&Upstream::of(known, original), None)
     }
 
     /// To the original destination, by a tunnel if a workload that takes one is there.
@@ -102,16 +97,7 @@ impl<'a> Router<'a> {
     ) -> Result<Route, RouteError> {
         let network = &self.source.network;
         match self.snapshot.workloads.at(network, original.ip()) {
-            Some(Known {
-                workload, expected, ..
-            }) => direct(
-                &Upstream {
-                    workload,
-                    expected,
-                    address: original,
-                },
-                service,
-            ),
+            Some(known) => direct(&Upstream::of(known, original), service),
             None => Ok(Route::Passthrough {
                 target: original,
                 service: service.cloned(),
@@ -150,12 +136,9 @@ impl<'a> Router<'a> {
                     other => other,
                 })?
             }
-            Destination::Workload(known) => upstream(
-                &known.workload,
-                &known.expected,
-                IpFamilies::Automatic,
-                asked,
-            )?,
+            Destination::Workload(known) => {
+                Upstream::of(known, asked).at_best_address(IpFamilies::Automatic)?
+            }
         };
         Ok(Route::Hbone {
             workload: Arc::clone(upstream.workload),
@@ -174,58 +157,59 @@ impl<'a> Router<'a> {
         asked: SocketAddr,
     ) -> Result<Upstream<'e>, RouteError> {
         let service = &entry.service;
-        let endpoint = entry
-            .backends
-            .choose(self.source, asked.port(), &mut self.rng);
+        let port = asked.port();
+        let endpoint = entry.backends.choose(self.source, port, &mut self.rng);
         let ready = endpoint.and_then(|endpoint| {
-            let port =
-                backends::target_port(service, &entry.key, &endpoint.workload, asked.port())?;
-            Some((endpoint, port))
+            let workload = endpoint.workload();
+            let port = backends::target_port(service, &entry.key, workload, port)?;
+            Some(Upstream {
+                workload,
+                expected: endpoint.expected(),
+                address: SocketAddr::new(asked.ip(), port),
+            })
         });
-        let Some((Endpoint { workload, expected }, port)) = ready else {
-            return Err(match entry.backends.only_elsewhere() {
-                Some(workload) => unreachable_network(workload),
-                None => RouteError::NoHealthyUpstream {
-                    service: entry.key.clone(),
-                    port: asked.port(),
-                },
-            });
-        };
-        let target = SocketAddr::new(asked.ip(), port);
-        upstream(workload, expected, service.ip_families, target)
+        if let Some(upstream) = ready {
+            return upstream.at_best_address(service.ip_families);
+        }
+        Err(match entry.backends.only_elsewhere() {
+            Some(workload) => unreachable_network(workload),
+            None => RouteError::NoHealthyUpstream {
+                service: entry.key.clone(),
+                port,
+            },
+        })
     }
 }
 
 // === impl Upstream ===
 
-impl Upstream<'_> {
+impl<'a> Upstream<'a> {
+    fn of(known: &'a Known, address: SocketAddr) -> Self {
+        Self {
+            workload: &known.workload,
+            expected: known.expected.as_ref(),
+            address,
+        }
+    }
+
+    /// The workload at the best of its addresses for a connection that asked for `address`.
+    fn at_best_address(mut self, families: IpFamilies) -> Result<Self, RouteError> {
+        let address = backends::address(self.workload, families, self.address.ip());
+        self.address
+            .set_ip(address.ok_or_else(|| RouteError::NoAddress {
+                workload: self.workload.uid.clone(),
+            })?);
+        Ok(self)
+    }
+
     /// What the far end of a tunnel must prove; never empty.
     fn expected(&self) -> Result<Arc<[Identity]>, RouteError> {
-        self.expected
-            .clone()
-            .map_err(|source| RouteError::Identity {
-                workload: self.workload.uid.clone(),
-                source,
-            })
+        let expected = self.expected.cloned();
+        expected.map_err(|source| RouteError::Identity {
+            workload: self.workload.uid.clone(),
+            source: source.clone(),
+        })
     }
-}
-
-/// A workload at its best address for a connection that asked for `target`.
-fn upstream<'a>(
-    workload: &'a Arc<Workload>,
-    expected: &'a Result<Arc<[Identity]>, identity::Error>,
-    families: IpFamilies,
-    target: SocketAddr,
-) -> Result<Upstream<'a>, RouteError> {
-    let address = backends::address(workload, families, target.ip());
-    let address = address.ok_or_else(|| RouteError::NoAddress {
-        workload: workload.uid.clone(),
-    })?;
-    Ok(Upstream {
-        workload,
-        expected,
-        address: SocketAddr::new(address, target.port()),
-    })
 }
 
 /// To the workload itself: by a tunnel to its own ztunnel, or as it is.

@@ -13,7 +13,8 @@ use prefix_trie::joint::JointPrefixMap;
 
 use crate::{
     backends::Backends,
-    persistent::{Map, Multimap, Set},
+    persistent::{Map, Multimap, Set, SortedMap},
+    workloads::Known,
 };
 
 /// A service with everything that a connection to it needs.
@@ -27,16 +28,19 @@ pub(crate) struct Entry {
     waypoints: Weighted<usize>,
 }
 
-/// All services. Everything but `by_key` refers by key, so no index can hold a stale service.
+/// All services. The other indexes refer by key, so none can hold a stale service.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Services {
     by_key: Map<NamespacedHostname, Arc<Entry>>,
     by_host: Multimap<Arc<str>, NamespacedHostname>,
     by_vip: Multimap<IpAddr, VipOwner>,
     ranges: Map<Arc<str>, Arc<Ranges>>,
-    /// The uids of the workloads that say they back a service, whether the service is known or not.
-    members: Multimap<NamespacedHostname, Arc<str>>,
+    /// The workloads that say they back a service, whether the service is known or not, by uid. They
+    /// stand here themselves, as a service's endpoints are gone through whenever one changes.
+    members: Map<NamespacedHostname, Members>,
 }
+
+type Members = SortedMap<Arc<str>, Arc<Known>>;
 
 /// The ranges of one network: services by CIDR. A trie is copied when a service with ranges changes,
 /// which people do and pods do not: endpoints are not in here.
@@ -137,12 +141,25 @@ impl Services {
         self.by_key.insert_mut(entry.key.clone(), Arc::new(entry));
     }
 
-    pub(crate) fn join(&mut self, key: NamespacedHostname, uid: Arc<str>) {
-        self.members.insert(key, uid);
+    /// Notes that a workload says it backs a service.
+    pub(crate) fn join(&mut self, key: &NamespacedHostname, known: Arc<Known>) {
+        let uid = known.workload.uid.clone();
+        if let Some(members) = self.members.get_mut(key) {
+            members.insert_mut(uid, known);
+        } else {
+            let members = Members::new_sync().insert(uid, known);
+            self.members.insert_mut(key.clone(), members);
+        }
     }
 
-    pub(crate) fn leave(&mut self, key: &NamespacedHostname, uid: &Arc<str>) {
-        self.members.remove(key, uid);
+    pub(crate) fn leave(&mut self, key: &NamespacedHostname, uid: &str) {
+        let Some(members) = self.members.get_mut(key) else {
+            return;
+        };
+        members.remove_mut(uid);
+        if members.is_empty() {
+            self.members.remove_mut(key);
+        }
     }
 
     pub(crate) fn by_key(&self, key: &NamespacedHostname) -> Option<&Arc<Entry>> {
@@ -178,9 +195,10 @@ impl Services {
             })
     }
 
-    /// The uids of the workloads that say they back a service.
-    pub(crate) fn members(&self, key: &NamespacedHostname) -> impl Iterator<Item = &Arc<str>> {
-        self.members.values(key)
+    /// The workloads that say they back a service, by uid.
+    pub(crate) fn members(&self, key: &NamespacedHostname) -> impl Iterator<Item = &Arc<Known>> {
+        let members = self.members.get(key).into_iter();
+        members.flat_map(SortedMap::values)
     }
 
     /// Services that workloads say they back but nobody has described.

@@ -40,7 +40,7 @@ pub struct Snapshot {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Destination<'a> {
     Service(&'a Arc<Entry>),
-    Workload(&'a Known),
+    Workload(&'a Arc<Known>),
 }
 
 // === impl Snapshot ===
@@ -148,7 +148,7 @@ impl Snapshot {
         &self,
         service: &NamespacedHostname,
     ) -> impl Iterator<Item = &Arc<Workload>> {
-        self.members(service).map(|known| &known.workload)
+        self.services.members(service).map(|known| &known.workload)
     }
 
     /// The identities that this node needs certificates for, in no order.
@@ -231,13 +231,8 @@ impl Snapshot {
             return;
         };
         let service = Arc::clone(&entry.service);
-        let backends = Backends::build(&service, self.members(key), &self.config.network);
+        let backends = Backends::build(&service, self.services.members(key), &self.config.network);
         self.services.refresh(Entry::new(service, backends));
-    }
-
-    fn members(&self, service: &NamespacedHostname) -> impl Iterator<Item = &Known> {
-        let uids = self.services.members(service);
-        uids.filter_map(|uid| self.workloads.by_uid(uid))
     }
 
     /// Among services that share an address the smallest is preferred: one of the client's namespace,

@@ -159,7 +159,6 @@ impl Store {
         let mut changed = self.changed();
         let find = async {
             loop {
-                changed.mark_unchanged();
                 if let Some(workload) = self.load().workload_for_pod(pod) {
                     return Some(Arc::clone(workload));
                 }
@@ -234,16 +233,14 @@ impl Batch {
             return false;
         }
         self.remove_workload(&workload.uid);
-        let known = Known::new(workload, &self.next.config);
+        let known = Arc::new(Known::new(workload, &self.next.config));
         if let Err(error) = &known.expected {
             let workload = &known.workload.uid;
             tracing::warn!(%workload, %error, "workload cannot be reached by mutual TLS");
         }
         self.touch_identity(&known);
         for key in known.workload.services.keys() {
-            self.next
-                .services
-                .join(key.clone(), known.workload.uid.clone());
+            self.next.services.join(key, Arc::clone(&known));
             self.services.insert(key.clone());
         }
         if known.local {

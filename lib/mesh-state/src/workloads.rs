@@ -23,10 +23,10 @@ pub(crate) struct Known {
     pub(crate) local: bool,
 }
 
-/// All workloads. Everything but `by_uid` refers by uid, so no index can hold a stale workload.
+/// All workloads. The other indexes refer by uid, so none can hold a stale workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Workloads {
-    by_uid: Map<Arc<str>, Known>,
+    by_uid: Map<Arc<str>, Arc<Known>>,
     by_address: Multimap<IpAddr, Owner>,
     by_hostname: Multimap<Arc<str>, Named>,
     local_pods: Multimap<PodInfo, LocalPod>,
@@ -85,7 +85,7 @@ impl Known {
 
 impl Workloads {
     /// Adds a workload whose uid is not known; see `remove`.
-    pub(crate) fn insert(&mut self, known: Known, config: &Config) {
+    pub(crate) fn insert(&mut self, known: Arc<Known>, config: &Config) {
         let workload = Arc::clone(&known.workload);
         for address in indexed_addresses(&workload) {
             self.by_address.insert(*address, Owner::of(&workload));
@@ -107,8 +107,8 @@ impl Workloads {
         self.by_uid.insert_mut(workload.uid.clone(), known);
     }
 
-    pub(crate) fn remove(&mut self, uid: &str, config: &Config) -> Option<Known> {
-        let known = self.by_uid.get(uid)?.clone();
+    pub(crate) fn remove(&mut self, uid: &str, config: &Config) -> Option<Arc<Known>> {
+        let known = Arc::clone(self.by_uid.get(uid)?);
         let workload = &known.workload;
         for address in indexed_addresses(workload) {
             self.by_address.remove(address, &Owner::of(workload));
@@ -129,24 +129,24 @@ impl Workloads {
         Some(known)
     }
 
-    pub(crate) fn by_uid(&self, uid: &str) -> Option<&Known> {
+    pub(crate) fn by_uid(&self, uid: &str) -> Option<&Arc<Known>> {
         self.by_uid.get(uid)
     }
 
     /// The workload at an address, the preferred one if several claim it.
-    pub(crate) fn at(&self, network: &str, address: IpAddr) -> Option<&Known> {
+    pub(crate) fn at(&self, network: &str, address: IpAddr) -> Option<&Arc<Known>> {
         let mut owners = self.by_address.values(&address);
         let owner = owners.find(|owner| *owner.network == *network)?;
         self.by_uid(&owner.uid)
     }
 
-    pub(crate) fn by_hostname(&self, name: &NamespacedHostname) -> Option<&Known> {
+    pub(crate) fn by_hostname(&self, name: &NamespacedHostname) -> Option<&Arc<Known>> {
         let mut named = self.by_hostname.values(&name.hostname);
         let named = named.find(|named| named.namespace == name.namespace)?;
         self.by_uid(&named.uid)
     }
 
-    pub(crate) fn local_pod(&self, pod: &PodInfo) -> Option<&Known> {
+    pub(crate) fn local_pod(&self, pod: &PodInfo) -> Option<&Arc<Known>> {
         let entry = self.local_pods.values(pod).next()?;
         self.by_uid(&entry.uid)
     }
@@ -170,7 +170,7 @@ impl Workloads {
         self.local_identities.contains_key(identity)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Known> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Known>> {
         self.by_uid.values()
     }
 }

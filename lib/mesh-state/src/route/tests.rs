@@ -588,3 +588,27 @@ fn other_networks_are_named_and_not_reached() {
         expected
     );
 }
+
+#[test]
+fn endpoint_that_cannot_be_reached_is_not_chosen() {
+    let web = mk_service("web", "10.96.0.1");
+    let lost = Workload {
+        addresses: Vec::new(),
+        ..backing(mk_pod("lost", "10.0.0.1"), &web, &[])
+    };
+    let far = Workload {
+        network: "net2".into(),
+        ..backing(mk_pod("far", "10.0.0.2"), &web, &[])
+    };
+    let snapshot = mk_snapshot(&[&lost, &far], &[&web]);
+    assert_eq!(
+        snapshot.route(&client(), addr("10.96.0.1:80")),
+        no_upstream(&web, 80)
+    );
+    let near = backing(mk_pod("near", "10.0.0.3"), &web, &[]);
+    let snapshot = mk_snapshot(&[&lost, &far, &near], &[&web]);
+    assert_eq!(
+        endpoints(&snapshot, &client(), "10.96.0.1:80"),
+        ["near".to_owned()].into()
+    );
+}
