@@ -323,10 +323,12 @@ impl Write for Escape<'_> {
             .unwrap_or(text);
         self.cut |= fits.len() < text.len();
         self.room -= fits.len();
+        // Nearly all text is of this kind and can be taken over as it is.
         if fits
             .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'))
+            .all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
         {
+            self.visible &= !fits.contains(' ');
             self.out.push_str(fits);
         } else {
             fits.chars().for_each(|c| self.push(c));
