@@ -223,6 +223,17 @@ fn an_on_demand_client_begins_with_nothing() {
 }
 
 #[test]
+fn asking_for_everything_later_is_answered_even_if_there_is_nothing() {
+    let mut world = World::default();
+    world.request(asks(&["a"]));
+    assert_eq!(world.told(), expected(&[], &["a"]));
+    world.request(drops(&["a"]));
+    assert_eq!(world.told(), None);
+    world.request(asks(&["*"]));
+    assert_eq!(world.told(), expected(&[], &[]));
+}
+
+#[test]
 fn a_name_dropped_under_a_wildcard_is_told_again() {
     let mut world = World::default();
     world.set("a", "1");
