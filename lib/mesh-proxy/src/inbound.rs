@@ -77,7 +77,9 @@ pub(crate) async fn serve(
         accepted,
         peer,
     });
-    let work = drain.clone();
+    // A drain of its own: polled whenever bytes move, it must not be shared with other connections.
+    let (_trigger, watch) = drain.child();
+    let work = drain;
     let handler = move |request| {
         let (tunnel, work) = (tunnel.clone(), work.clone());
         async move {
@@ -87,7 +89,7 @@ pub(crate) async fn serve(
     let serving = server::serve(
         stream,
         &shared.settings.hbone,
-        drain,
+        watch,
         &shared.tasks,
         handler,
     );

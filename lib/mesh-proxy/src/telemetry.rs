@@ -14,6 +14,8 @@ use crate::error::Error;
 pub mod access_log;
 pub mod labels;
 pub mod metrics;
+#[cfg(test)]
+mod tests;
 
 use labels::{Labels, Reporter, ResponseFlag};
 use metrics::{Lease, Metrics, Series};

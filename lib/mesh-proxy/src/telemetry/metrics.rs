@@ -204,6 +204,16 @@ impl Traffic {
         series
     }
 
+    /// How many series are kept.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().len()).sum()
+    }
+
+    /// Whether no series is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     fn shard(&self, labels: &Labels) -> usize {
         // The remainder is below the number of shards, whatever the hash loses here.
         #[expect(
