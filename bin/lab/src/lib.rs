@@ -1,1 +1,12 @@
 //! A small ambient mesh on one Linux host: the demo and the end-to-end tests.
+//!
+//! Nodes and pods are network namespaces, applications and proxies real processes in them. What the
+//! cluster would do, [`mesh::Mesh`] does: it publishes workloads and policies, signs certificates, and
+//! enrols pods. Errors here are read by people, never matched on, hence `anyhow`.
+
+mod agent;
+mod control_plane;
+pub mod demo;
+pub mod mesh;
+mod node;
+pub mod report;

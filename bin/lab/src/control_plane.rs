@@ -1,0 +1,187 @@
+//! What istiod is to a cluster: discovery and certificates over TLS, on the fabric.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use futures::future::BoxFuture;
+use mesh_core::identity::Identity;
+use mesh_identity::{
+    control::{incoming, server_config},
+    issuer::{
+        Issuer,
+        service::{Authorizer, Caller, Denied, Service as Certificates},
+    },
+    provider::Versions,
+};
+use mesh_net::socket::{InPodSockets, SocketFactory, TcpOptions};
+use mesh_xds::{
+    Change,
+    server::{Authenticate, Resources, Service as Discovery},
+};
+use parking_lot::RwLock;
+use testkit_net::Namespace;
+use tokio::task::JoinHandle;
+use tonic::{Extensions, Status, metadata::MetadataMap, transport::Server};
+
+/// The name the proxies know the control plane by.
+pub(crate) const NAME: &str = "istiod.istio-system.svc";
+
+/// Its port, Istio's.
+const PORT: u16 = 15012;
+
+/// Life of the roots: longer than any demo.
+const ROOT_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// A running control plane; it ends when dropped.
+#[derive(Debug)]
+pub(crate) struct ControlPlane {
+    resources: Resources,
+    nodes: Nodes,
+    address: SocketAddr,
+    roots: String,
+    serving: JoinHandle<()>,
+}
+
+/// Which node holds which token, and whose pods run there. The lab's service accounts.
+#[derive(Clone, Debug, Default)]
+struct Nodes(Arc<RwLock<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    node_by_token: HashMap<String, String>,
+    identities: HashMap<String, Vec<Identity>>,
+}
+
+// === impl ControlPlane ===
+
+impl ControlPlane {
+    /// Starts on the fabric's address.
+    pub(crate) fn start(fabric: &Namespace, address: std::net::IpAddr) -> anyhow::Result<Self> {
+        let issuer = Issuer::self_signed("cluster.local", ROOT_TTL).context("make a root")?;
+        let certificate = issuer.server_certificate(&[NAME], ROOT_TTL)?;
+        let tls = server_config(&certificate, Versions::Tls13)?;
+        let roots = issuer.roots().to_owned();
+        let address = SocketAddr::new(address, PORT);
+        let sockets = InPodSockets {
+            netns: fabric.handle().clone(),
+            mark: None,
+            reuse_port: false,
+            tcp: TcpOptions::default(),
+        };
+        let listener = sockets
+            .listen_tcp(address)
+            .context("listen for the proxies")?;
+        let (resources, nodes) = (Resources::default(), Nodes::default());
+        let discovery = Discovery::new(resources.clone(), nodes.clone()).into_server();
+        let certificates = Certificates::new(Arc::new(issuer), nodes.clone()).into_server();
+        let server = Server::builder()
+            .add_service(discovery)
+            .add_service(certificates)
+            .serve_with_incoming(incoming(listener, tls));
+        let serving = tokio::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "the lab's control plane ended");
+            }
+        });
+        Ok(Self {
+            resources,
+            nodes,
+            address,
+            roots,
+            serving,
+        })
+    }
+
+    /// `https://address:port`.
+    pub(crate) fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// What the proxies verify us with, PEM.
+    pub(crate) fn roots(&self) -> &str {
+        &self.roots
+    }
+
+    /// Makes a token for a node's proxy.
+    pub(crate) fn admit_node(&self, node: &str) -> String {
+        let token = format!("lab-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        self.nodes
+            .0
+            .write()
+            .node_by_token
+            .insert(token.clone(), node.to_owned());
+        token
+    }
+
+    /// Notes that a pod with this identity runs on a node, whose proxy may have its certificate.
+    pub(crate) fn place(&self, node: &str, identity: Identity) {
+        self.nodes
+            .0
+            .write()
+            .identities
+            .entry(node.to_owned())
+            .or_default()
+            .push(identity);
+    }
+
+    /// Publishes changes to the proxies.
+    pub(crate) fn publish(&self, changes: impl IntoIterator<Item = Change>) {
+        self.resources.apply(changes);
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+// === impl Nodes ===
+
+impl Nodes {
+    fn node_of(&self, metadata: &MetadataMap) -> Option<String> {
+        let header = metadata.get("authorization")?.to_str().ok()?;
+        self.0
+            .read()
+            .node_by_token
+            .get(header.strip_prefix("Bearer ")?)
+            .cloned()
+    }
+
+    fn decide(&self, caller: Caller<'_>) -> Result<Identity, Denied> {
+        let stranger = || Denied::Unauthenticated("no node has this token".to_owned());
+        let node = self.node_of(caller.metadata).ok_or_else(stranger)?;
+        let itself = || Denied::Forbidden(format!("{node} asks for itself, which has no identity"));
+        let wanted = caller.impersonated.ok_or_else(itself)?;
+        let state = self.0.read();
+        let local = state
+            .identities
+            .get(&node)
+            .is_some_and(|here| here.contains(wanted));
+        if local {
+            Ok(wanted.clone())
+        } else {
+            Err(Denied::Forbidden(format!(
+                "no pod of {wanted} runs on {node}"
+            )))
+        }
+    }
+}
+
+impl Authenticate for Nodes {
+    fn authenticate<'a>(
+        &'a self,
+        metadata: &'a MetadataMap,
+        _extensions: &'a Extensions,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        let known = self.node_of(metadata).map(drop);
+        Box::pin(async move { known.ok_or_else(|| Status::unauthenticated("unknown token")) })
+    }
+}
+
+impl Authorizer for Nodes {
+    fn authorize<'a>(&'a self, caller: Caller<'a>) -> BoxFuture<'a, Result<Identity, Denied>> {
+        let decision = self.decide(caller);
+        Box::pin(async move { decision })
+    }
+}

@@ -1,0 +1,101 @@
+//! The demo: what the mesh does, with real programs, step by step.
+
+use std::process::ExitCode;
+
+use mesh_redirect::Backend;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    mesh::{Mesh, Proxies},
+    report::Report,
+};
+
+mod steps;
+mod traffic;
+
+/// How the demo is run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The programs to run as proxies.
+    pub proxies: Proxies,
+    /// What redirects the pods' traffic.
+    pub backend: Backend,
+}
+
+/// How the demo ended before its time.
+enum Ended {
+    /// Somebody pressed Ctrl-C, or asked it to end.
+    Interrupted,
+    /// Something does not work.
+    Failed(anyhow::Error),
+}
+
+/// Shows the mesh on standard output. Success means that everything shown was verified, and that
+/// nothing of it remains.
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the demo is for reading"
+)]
+pub fn run(options: &Options) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("lab: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut report = Report::default();
+    let ended = runtime.block_on(until_interrupted(show(options, &mut report)));
+    match ended {
+        Ok(()) => {
+            println!(
+                "\n{report}\n{} of {} checks hold.",
+                report.len(),
+                report.len()
+            );
+            ExitCode::SUCCESS
+        }
+        Err(Ended::Interrupted) => {
+            eprintln!("\nlab: interrupted; everything was removed");
+            ExitCode::FAILURE
+        }
+        Err(Ended::Failed(error)) => {
+            if !report.is_empty() {
+                println!("\n{report}");
+            }
+            eprintln!("\nlab: the demo failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the demo; a signal drops it half-way, and dropping it removes everything.
+async fn until_interrupted(demo: impl Future<Output = anyhow::Result<()>>) -> Result<(), Ended> {
+    let failed = |error: std::io::Error| Ended::Failed(error.into());
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    tokio::select! {
+        outcome = demo => outcome.map_err(Ended::Failed),
+        _ = interrupt.recv() => Err(Ended::Interrupted),
+        _ = terminate.recv() => Err(Ended::Interrupted),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the demo is for reading")]
+async fn show(options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    let mut mesh = Mesh::start(&options.proxies, options.backend).await?;
+    match steps::all(&mut mesh, report, options.backend).await {
+        Ok(()) => steps::end(mesh, report).await,
+        Err(error) => {
+            // The proxies' logs say most about a failure, and they end with the mesh.
+            for node in ["node1", "node2"] {
+                eprintln!("\nthe log of {node}:\n{}", mesh.proxy(node)?.log());
+            }
+            Err(error)
+        }
+    }
+}
