@@ -156,17 +156,21 @@ impl Store {
 
     /// The workload of a pod of this node, waiting for discovery to tell of it. `None` after `patience`.
     pub async fn wait_for_pod(&self, pod: &PodInfo, patience: Duration) -> Option<Arc<Workload>> {
+        let find = || self.load().workload_for_pod(pod).map(Arc::clone);
+        if let Some(workload) = find() {
+            return Some(workload);
+        }
         let mut changed = self.changed();
-        let find = async {
+        let wait = async {
             loop {
-                if let Some(workload) = self.load().workload_for_pod(pod) {
-                    return Some(Arc::clone(workload));
+                if let Some(workload) = find() {
+                    return Some(workload);
                 }
                 // The sender lives as long as `self`.
                 changed.changed().await.ok()?;
             }
         };
-        tokio::time::timeout(patience, find).await.ok().flatten()
+        tokio::time::timeout(patience, wait).await.ok().flatten()
     }
 }
 
