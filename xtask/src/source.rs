@@ -39,11 +39,18 @@ pub fn facts(text: &str) -> anyhow::Result<Facts> {
     let tokens: TokenStream = text.parse().map_err(|error| anyhow!("not Rust: {error}"))?;
     let mut facts = Facts {
         lines: text.lines().count(),
-        documented: text.trim_start().starts_with("//!"),
+        documented: is_documented(text),
         ..Facts::default()
     };
     facts.walk(tokens);
     Ok(facts)
+}
+
+/// Attributes of the file may stand before its comment.
+fn is_documented(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim);
+    let first = lines.find(|line| !line.is_empty() && !line.starts_with("#!["));
+    first.is_some_and(|line| line.starts_with("//!"))
 }
 
 // === impl Facts ===
@@ -169,6 +176,16 @@ fn last() {}
         assert_eq!(facts.unsafe_code, [23]);
         assert_eq!(facts.placeholders, [12]);
         assert!(facts.identifiers.contains("helper"));
+    }
+
+    #[test]
+    fn a_comment_may_follow_the_attributes_of_the_file() {
+        assert!(facts("#![no_main]\n\n//! Doc.\n").unwrap().documented);
+        assert!(
+            !facts("#![no_main]\nfn f() {}\n//! Doc.\n")
+                .unwrap_or_default()
+                .documented
+        );
     }
 
     #[test]
