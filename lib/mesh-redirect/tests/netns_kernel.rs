@@ -26,7 +26,12 @@ use testkit_net::{
     tcp::{Behaviour, Dial, Server},
 };
 
-use tokio::task::JoinHandle;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinHandle,
+    time::timeout,
+};
 
 use crate::engine::{Engine, few_variants, snapshot, variants};
 
@@ -331,17 +336,92 @@ fn whatever_the_options_the_kernel_accepts_the_rules() {
     result.unwrap();
 }
 
+/// A pod and its neighbour.
+fn mk_neighbours(run: &Run) -> (Namespace, Namespace) {
+    let (host, pod) = (
+        run.namespace("host").unwrap(),
+        run.namespace("pod").unwrap(),
+    );
+    connect((&host, "veth"), (&pod, "eth0")).unwrap();
+    host.ip("addr add 10.9.0.1/24 dev veth").unwrap();
+    pod.ip("addr add 10.9.0.2/24 dev eth0").unwrap();
+    (host, pod)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Life {
+    /// Bytes go there and back.
+    Carries,
+    /// Its peer knows nothing of it.
+    Reset,
+    /// Nobody answers.
+    Silent,
+}
+
+/// Sends a byte through a connection to a server that echoes.
+async fn life(stream: &mut TcpStream) -> Life {
+    let exchange = async {
+        stream.write_all(b"?").await?;
+        stream.read_u8().await
+    };
+    match timeout(Duration::from_secs(3), exchange).await {
+        Ok(Ok(_)) => Life::Carries,
+        Ok(Err(_)) => Life::Reset,
+        Err(_elapsed) => Life::Silent,
+    }
+}
+
+#[tokio::test]
+async fn live_connection_survives_replacement_and_ends_with_removal() {
+    for engine in Engine::ALL {
+        let (host, pod) = mk_neighbours(&Run::new());
+        let proxy = SocketAddr::new([10, 9, 0, 2].into(), 15006);
+        let _proxy = Server::start(&pod, proxy, Behaviour::Echo).unwrap();
+        engine.apply(&pod, &in_pod(&Options::default()));
+        let app = SocketAddr::new([10, 9, 0, 2].into(), 8080);
+        let mut stream = Dial::to(app).connect(&host).await.unwrap();
+        assert_eq!(life(&mut stream).await, Life::Carries, "{engine}");
+        let no_dns = Options {
+            dns_capture: false,
+            ..Options::default()
+        };
+        for options in [Options::default(), no_dns, Options::default()] {
+            engine.apply(&pod, &in_pod(&options));
+            assert_eq!(life(&mut stream).await, Life::Carries, "{engine}");
+        }
+        // It ends with the rules, and at once: it would otherwise reach an application that never
+        // opened it.
+        engine.remove(&pod);
+        assert_eq!(life(&mut stream).await, Life::Reset, "{engine}");
+    }
+}
+
+#[tokio::test]
+async fn connection_from_before_is_reset_when_the_pod_joins() {
+    for engine in Engine::ALL {
+        let (host, pod) = mk_neighbours(&Run::new());
+        for (from, to, ip) in [(&host, &pod, [10, 9, 0, 2]), (&pod, &host, [10, 9, 0, 1])] {
+            let server = SocketAddr::new(ip.into(), 8080);
+            let _server = Server::start(to, server, Behaviour::Echo).unwrap();
+            let mut stream = Dial::to(server).connect(from).await.unwrap();
+            assert_eq!(life(&mut stream).await, Life::Carries, "{engine}");
+            engine.apply(&pod, &in_pod(&Options::default()));
+            assert_eq!(
+                life(&mut stream).await,
+                Life::Reset,
+                "{engine}, from {}",
+                from.name()
+            );
+            engine.remove(&pod);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_connection_escapes_while_rules_are_replaced() {
     for engine in Engine::ALL {
         let run = Run::new();
-        let (host, pod) = (
-            run.namespace("host").unwrap(),
-            run.namespace("pod").unwrap(),
-        );
-        connect((&host, "veth"), (&pod, "eth0")).unwrap();
-        host.ip("addr add 10.9.0.1/24 dev veth").unwrap();
-        pod.ip("addr add 10.9.0.2/24 dev eth0").unwrap();
+        let (host, pod) = mk_neighbours(&run);
         let say = |port: u16, words: &str| {
             let address = SocketAddr::new([10, 9, 0, 2].into(), port);
             Server::start(&pod, address, Behaviour::Say(words.to_owned())).unwrap()
