@@ -78,6 +78,9 @@ pub enum Error {
     /// The client gave its CONNECT up before the application was reached.
     #[error("the client gave the connection up")]
     GivenUp,
+    /// A client that proved its identity asks for something else than a tunnel. The client is at fault.
+    #[error("the request is refused")]
+    Malformed(#[source] server::Malformed),
     /// The CONNECT cannot be delivered here.
     #[error("the CONNECT cannot be delivered")]
     Target(#[source] InboundError),
@@ -118,7 +121,8 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Denied(_) | Self::DeniedLate(_) => StatusCode::UNAUTHORIZED,
-            Self::Target(InboundError::IpMismatch { .. } | InboundError::UnknownHost { .. }) => {
+            Self::Malformed(_)
+            | Self::Target(InboundError::IpMismatch { .. } | InboundError::UnknownHost { .. }) => {
                 StatusCode::BAD_REQUEST
             }
             _ => StatusCode::SERVICE_UNAVAILABLE,

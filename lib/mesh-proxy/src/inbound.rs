@@ -20,7 +20,7 @@ use crate::{
     connections::{Protocol, View},
     error::Error,
     forwarded,
-    hbone::server::{self, Request, Responder},
+    hbone::server::{self, Handler, Malformed, Request, Responder},
     pod::{Pod, unless},
     proxy_protocol,
     telemetry::{
@@ -39,6 +39,12 @@ struct Tunnel {
     client: SocketAddr,
     accepted: SocketAddr,
     peer: Identity,
+}
+
+/// The requests of a client.
+struct Requests {
+    tunnel: Arc<Tunnel>,
+    work: drain::Watch,
 }
 
 /// A CONNECT that can be delivered, if policies allow it.
@@ -79,12 +85,9 @@ pub(crate) async fn serve(
     });
     // A drain of its own: polled whenever bytes move, it must not be shared with other connections.
     let (_trigger, watch) = drain.child();
-    let work = drain;
-    let handler = move |request| {
-        let (tunnel, work) = (tunnel.clone(), work.clone());
-        async move {
-            tunnel.answer(request, work).await;
-        }
+    let handler = Requests {
+        tunnel,
+        work: drain,
     };
     let serving = server::serve(
         stream,
@@ -114,6 +117,23 @@ async fn handshake(
     };
     let done = pod.handshakes.enter().hold(work).await;
     done.unwrap_or(Err(Error::Crowded))
+}
+
+// === impl Requests ===
+
+impl Handler for Requests {
+    fn handle(&self, request: Request) -> impl Future<Output = ()> + Send + 'static {
+        let (tunnel, work) = (self.tunnel.clone(), self.work.clone());
+        async move { tunnel.answer(request, work).await }
+    }
+
+    fn refused(&self, reason: &Malformed) {
+        let Tunnel {
+            client, accepted, ..
+        } = &*self.tunnel;
+        let error = Error::Malformed(reason.clone());
+        access_log::refused(*client, accepted, Reporter::Destination, &error);
+    }
 }
 
 // === impl Tunnel ===

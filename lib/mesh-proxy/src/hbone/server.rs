@@ -75,17 +75,32 @@ pub enum Error {
 #[error("answer a CONNECT that its client has given up")]
 pub struct Gone(#[source] h2::Error);
 
-/// Why a request gets 400.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-enum Malformed {
+/// Why a request gets 400. The client is at fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// It is no CONNECT: a client that takes the proxy for a web server.
     #[error("method {0} instead of CONNECT")]
     Method(Method),
+    /// It does not say where to.
     #[error("CONNECT without an authority")]
     NoAuthority,
+    /// It is an extended CONNECT, or no CONNECT at all.
     #[error("CONNECT with a scheme or a path")]
     NotPlain,
+    /// What it says is neither an address nor a host name with a port.
     #[error(transparent)]
     Authority(#[from] authority::Error),
+}
+
+/// What becomes of requests.
+pub trait Handler {
+    /// Answers a well-formed request; runs as a task of its own.
+    fn handle(&self, request: Request) -> impl Future<Output = ()> + Send + 'static;
+
+    /// Is told of a request that was answered with 400.
+    fn refused(&self, reason: &Malformed) {
+        tracing::debug!(%reason, "request answered with 400");
+    }
 }
 
 /// The state of a connection between two requests.
@@ -97,20 +112,18 @@ struct Server<IO> {
 
 /// Serves the connection `io` until it ends: in order by the client or by `drain`, or with an error.
 ///
-/// `handler` is called for each well-formed request, and what it returns runs as a task of `tasks`;
-/// others are answered with 400 here. A graceful drain tells the client to open no more streams and
+/// Each well-formed request is a task of `tasks` that runs `handler`; others are answered with 400
+/// here. A graceful drain tells the client to open no more streams and
 /// waits for those there are; an immediate one breaks them.
-pub async fn serve<IO, H, F>(
+pub async fn serve<IO>(
     io: IO,
     settings: &Settings,
     drain: Watch,
     tasks: &Tracker,
-    handler: H,
+    handler: impl Handler,
 ) -> Result<(), Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
-    H: Fn(Request) -> F,
-    F: Future<Output = ()> + Send + 'static,
 {
     let mut server = tokio::select! {
         biased;
@@ -136,12 +149,15 @@ where
                 None => return Ok(()),
                 Some(Err(error)) => return Err(Error::Connection(error)),
                 Some(Ok((request, responder, permit))) => {
-                    if let Some(request) = check(request, responder) {
-                        let handling = handler(request);
-                        drop(tasks.spawn("hbone-request", async move {
-                            handling.await;
-                            drop(permit);
-                        }));
+                    match check(request, responder) {
+                        Ok(request) => {
+                            let handling = handler.handle(request);
+                            drop(tasks.spawn("hbone-request", async move {
+                                handling.await;
+                                drop(permit);
+                            }));
+                        }
+                        Err(malformed) => handler.refused(&malformed),
                     }
                 }
             },
@@ -220,17 +236,16 @@ where
 }
 
 /// Answers what is no request for a tunnel, and passes on what is.
-fn check(request: http::Request<()>, responder: Responder) -> Option<Request> {
+fn check(request: http::Request<()>, responder: Responder) -> Result<Request, Malformed> {
     match target(&request) {
-        Ok(authority) => Some(Request {
+        Ok(authority) => Ok(Request {
             authority,
             headers: request.into_parts().0.headers,
             responder,
         }),
-        Err(error) => {
-            tracing::debug!(reason = %error, "request is no CONNECT, answered 400");
+        Err(malformed) => {
             responder.reject(StatusCode::BAD_REQUEST);
-            None
+            Err(malformed)
         }
     }
 }
@@ -245,6 +260,18 @@ fn target(request: &http::Request<()>) -> Result<Authority, Malformed> {
         return Err(Malformed::NotPlain);
     }
     Ok(authority::parse(authority.as_str())?)
+}
+
+// === impl Handler ===
+
+impl<H, F> Handler for H
+where
+    H: Fn(Request) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn handle(&self, request: Request) -> impl Future<Output = ()> + Send + 'static {
+        self(request)
+    }
 }
 
 // === impl Responder ===

@@ -92,12 +92,17 @@ async fn a_connect_for_the_proxy_itself_is_answered_503() {
 
 #[tokio::test]
 async fn a_request_that_is_no_connect_is_answered_400_and_the_next_is_served() {
-    let mesh = Mesh::new();
+    let mut mesh = Mesh::new();
     let server = mesh.pod("server");
     let (target, _clients) = server.echo().await;
     let mut requests = connect(&mesh, &server, PEER).await;
     let answer = status(&mut requests, Method::GET, &format!("http://{target}/")).await;
     assert_eq!(answer, StatusCode::BAD_REQUEST);
+    let line = mesh
+        .line(&["connection failed", "direction=\"inbound\""])
+        .await;
+    let reason = "error=\"the request is refused: method GET instead of CONNECT\"";
+    assert!(line.ends_with(reason), "{line}");
     let answer = status(&mut requests, Method::CONNECT, &target.to_string()).await;
     assert_eq!(answer, StatusCode::OK);
 }
