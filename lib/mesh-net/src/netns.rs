@@ -5,6 +5,7 @@
 //! else happens on the thread; tasks that use the socket run anywhere.
 
 use std::{
+    cell::RefCell,
     fs::File,
     io,
     marker::PhantomData,
@@ -14,6 +15,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process,
+    sync::Arc,
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -24,10 +26,17 @@ const OWN: &str = "/proc/thread-self/ns/net";
 /// `NS_GET_NSTYPE` of `linux/nsfs.h`: which kind of namespace a descriptor refers to.
 const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
 
+thread_local! {
+    /// The namespace this thread is in. Opening it costs several times what entering and leaving one
+    /// does, so it is opened once per thread; that is sound because threads change their namespace
+    /// here and nowhere else (`clippy.toml` disallows the functions that would).
+    static HERE: RefCell<Option<Arc<File>>> = const { RefCell::new(None) };
+}
+
 /// A network namespace, kept alive for as long as this value lives.
 #[derive(Debug)]
 pub struct NetNs {
-    handle: File,
+    handle: Arc<File>,
     id: NetNsId,
 }
 
@@ -73,7 +82,7 @@ pub enum Error {
 
 /// Takes the thread back where it came from, whatever happens inside.
 struct Return {
-    home: File,
+    home: Arc<File>,
     // Not to be dropped on another thread: entering concerns the calling thread alone.
     _here: PhantomData<*const ()>,
 }
@@ -102,6 +111,7 @@ impl NetNs {
             dev: metadata.dev(),
             ino: metadata.ino(),
         };
+        let handle = Arc::new(handle);
         Ok(Self { handle, id })
     }
 
@@ -122,10 +132,7 @@ impl NetNs {
     /// kernel refuses the way back, the process aborts: any socket that the thread makes from then on
     /// would belong to somebody else's pod, and nothing that runs on it could notice.
     pub fn run<T>(&self, inside: impl FnOnce() -> T) -> Result<T, Error> {
-        let home = File::open(OWN).map_err(|source| Error::Open {
-            path: OWN.into(),
-            source,
-        })?;
+        let home = here()?;
         enter(&self.handle).map_err(|source| Error::Enter {
             id: self.id,
             source,
@@ -145,9 +152,28 @@ impl AsFd for NetNs {
 }
 
 /// Moves the calling thread.
-fn enter(namespace: &File) -> io::Result<()> {
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that may, see HERE"
+)]
+fn enter(namespace: &Arc<File>) -> io::Result<()> {
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+    HERE.set(Some(namespace.clone()));
     Ok(())
+}
+
+/// The namespace the calling thread is in.
+fn here() -> Result<Arc<File>, Error> {
+    HERE.with_borrow_mut(|here| {
+        if let Some(here) = here {
+            return Ok(here.clone());
+        }
+        let opened = File::open(OWN).map_err(|source| Error::Open {
+            path: OWN.into(),
+            source,
+        })?;
+        Ok(here.insert(Arc::new(opened)).clone())
+    })
 }
 
 /// The `CLONE_NEW…` constant of the namespace, or none if the descriptor is not of a namespace.
