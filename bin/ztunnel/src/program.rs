@@ -207,7 +207,7 @@ impl Parts {
                     .spawn("readiness", ready_when(known.clone(), pending)),
             );
             let metrics = mesh_xds::metrics::Metrics::default();
-            metrics.register(&mut self.registry);
+            metrics.register(self.registry.sub_registry_with_prefix("istio"));
             let way = ToControlPlane {
                 target: settings::target(config, control_plane),
                 token: settings::token(&config.token),
