@@ -5,6 +5,7 @@
 //! enrols pods. Errors here are read by people, never matched on, hence `anyhow`.
 
 mod agent;
+pub mod cli;
 mod control_plane;
 pub mod demo;
 pub mod mesh;

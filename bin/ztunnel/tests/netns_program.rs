@@ -149,26 +149,18 @@ async fn it_ends_when_told_by_signal_or_by_request() {
 #[tokio::test]
 async fn what_is_wrong_at_the_start_is_said_and_ends_it() {
     let namespace = Namespace::new("wrong").unwrap();
-    let cases: [(&[(&str, &str)], &[&str]); 4] = [
-        (
-            &[("PACKET_MARK", "many")],
-            &["PACKET_MARK", "`many`", "whole number"],
-        ),
-        (&[("CRL_PATH", "/crl")], &["CRL_PATH", "not supported"]),
-        (
-            &[("XDS_ADDRESS", "http://istiod:15010")],
-            &["XDS_ADDRESS", "https"],
-        ),
-        (&[("RUST_LOG", "loud")], &["`loud`", "directive"]),
+    let cases: [(&str, &str, &[&str]); 4] = [
+        ("PACKET_MARK", "many", &["`many`", "whole number"]),
+        ("CRL_PATH", "/crl", &["not supported"]),
+        ("XDS_ADDRESS", "http://istiod:15010", &["https"]),
+        ("RUST_LOG", "loud", &["`loud`", "directive"]),
     ];
-    for (environment, said) in cases {
-        let mut proxy = namespace.spawn(proxy(environment)).unwrap();
+    for (name, value, said) in cases {
+        let mut proxy = namespace.spawn(proxy(&[(name, value)])).unwrap();
         assert_eq!(proxy.wait(PATIENCE).await.unwrap().code(), Some(1));
         let stderr = proxy.stderr();
-        assert!(
-            said.iter().all(|part| stderr.contains(part)),
-            "{environment:?}: {stderr}"
-        );
+        let all = said.iter().all(|part| stderr.contains(part));
+        assert!(all, "{name}={value}: {stderr}");
     }
 }
 
