@@ -7,7 +7,7 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use mesh_core::workload::{Workload, WorkloadType};
 
 /// The header's name.
@@ -86,6 +86,30 @@ pub fn parse(headers: &HeaderMap) -> Baggage {
         }
     }
     baggage
+}
+
+/// What the fuzzer and its corpus feed: a header of a peer.
+///
+/// # Panics
+///
+/// When a value is taken over that does not survive being printed.
+#[doc(hidden)]
+pub fn fuzz(data: &[u8]) {
+    if let Ok(value) = HeaderValue::from_bytes(data) {
+        let read = parse(&HeaderMap::from_iter([(
+            HeaderName::from_static(HEADER),
+            value,
+        )]));
+        let taken = [
+            read.cluster,
+            read.namespace,
+            read.workload,
+            read.service,
+            read.revision,
+        ];
+        let taken = taken.into_iter().chain([read.region, read.zone]).flatten();
+        taken.for_each(|value| assert!(usable(&value), "{value}"));
+    }
 }
 
 fn slot<'a>(baggage: &'a mut Baggage, key: &str) -> Option<&'a mut Option<Arc<str>>> {

@@ -339,4 +339,20 @@ mod tests {
         };
         assert_eq!(connections.dump(), expected);
     }
+
+    #[test]
+    fn the_dump_is_written_as_its_readers_know_it() {
+        let connections = Connections::default();
+        let _in = connections.track_inbound(view(1), subject(80));
+        let expected = serde_json::json!({
+            "inbound": [{
+                "src": "10.0.0.1:1",
+                "originalDst": "10.0.0.2:80",
+                "actualDst": "10.0.0.2:80",
+                "protocol": "HBONE",
+            }],
+            "outbound": [],
+        });
+        assert_eq!(serde_json::to_value(connections.dump()).unwrap(), expected);
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The header's name.
 pub const HEADER: &str = "forwarded";
@@ -33,6 +33,22 @@ pub fn host(headers: &HeaderMap) -> Option<&str> {
         .strip_prefix('"')
         .and_then(|value| value.strip_suffix('"'));
     Some(unquoted.unwrap_or(value)).filter(|host| is_host(host))
+}
+
+/// What the fuzzer and its corpus feed: a header of a peer.
+///
+/// # Panics
+///
+/// When a host name is taken over that does not survive being printed.
+#[doc(hidden)]
+pub fn fuzz(data: &[u8]) {
+    let headers = |value| HeaderMap::from_iter([(HeaderName::from_static(HEADER), value)]);
+    if let Ok(value) = HeaderValue::from_bytes(data)
+        && let Some(name) = host(&headers(value))
+    {
+        let printed = build(([10, 0, 0, 1], 1).into(), Some(name)).map(headers);
+        assert_eq!(printed.as_ref().and_then(host), Some(name));
+    }
 }
 
 fn is_host(text: &str) -> bool {

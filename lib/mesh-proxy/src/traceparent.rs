@@ -26,6 +26,20 @@ pub struct Error;
 /// Length of the printed form, in bytes.
 const LENGTH: usize = 55;
 
+/// What the fuzzer and its corpus feed: a header of a peer.
+///
+/// # Panics
+///
+/// When what was read does not survive being printed.
+#[doc(hidden)]
+pub fn fuzz(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Ok(read) = text.parse::<TraceParent>()
+    {
+        assert_eq!(read.to_string(), text);
+    }
+}
+
 // === impl TraceParent ===
 
 impl TraceParent {
