@@ -632,6 +632,8 @@ async fn live_once(pool: &Pool, key: &PoolKey, random: &mut fastrand::Rng) {
         Ok((_, stream)) => stream,
         // The far end began to drain before it had said its SETTINGS.
         Err(Error::Connect { .. }) => return,
+        // It did so on each connection that was tried: the tries are bounded.
+        Err(Error::Stream(error)) if error.is_go_away() => return,
         Err(other) => panic!("{other:?}"),
     };
     for _ in 0..random.usize(0..20) {
