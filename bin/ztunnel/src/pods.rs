@@ -1,11 +1,11 @@
 //! The pods of this node: a proxy for each that the CNI agent names.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_core::workload::PodInfo;
 use mesh_net::{
-    netns::{NetNs, NetNsId},
-    socket::{InPodSockets, TcpOptions},
+    netns::NetNs,
+    socket::{self, InPodSockets, TcpOptions},
 };
 use mesh_proxy::{
     connections::{Connections, Dump},
@@ -29,7 +29,7 @@ pub(crate) struct Pods {
     workers: Handle,
     synced: watch::Receiver<bool>,
     drain: drain::Watch,
-    running: BTreeMap<Arc<str>, Running>,
+    running: BTreeMap<Arc<str>, drain::Trigger>,
     views: Views,
     metrics: Metrics,
 }
@@ -55,12 +55,6 @@ pub(crate) enum Error {
     /// Its listeners cannot be bound, because no descriptor is left in this process. Raise the limit.
     #[error("no file descriptor is left for the pod's listeners")]
     NoDescriptors(#[source] proxy::Error),
-}
-
-#[derive(Debug)]
-struct Running {
-    netns: NetNsId,
-    drain: drain::Trigger,
 }
 
 #[derive(Clone, Debug)]
@@ -137,7 +131,7 @@ impl Pods {
         let _workers = self.workers.enter();
         let bound = Proxy::bind(pod.clone(), Arc::new(sockets), self.shared.clone());
         bound.map_err(|error| {
-            if out_of_descriptors(&error.source) {
+            if socket::is_descriptor_shortage(&error.source) {
                 Error::NoDescriptors(error)
             } else {
                 Error::Bind(error)
@@ -161,18 +155,6 @@ impl Pods {
         drop(self.shared.tasks.spawn("pod-proxy", serving));
         trigger
     }
-
-    fn stop(&mut self, uid: &Arc<str>) {
-        let Some(running) = self.running.remove(uid) else {
-            return;
-        };
-        self.views.0.lock().remove(uid);
-        self.metrics.active.dec();
-        self.metrics.stopped.inc();
-        // Connections end in their own tasks, which the tracker waits for.
-        let ending = running.drain.drain(drain::Mode::Immediate);
-        drop(self.shared.tasks.spawn("pod-drain", ending));
-    }
 }
 
 impl WorkloadManager for Pods {
@@ -184,16 +166,6 @@ impl WorkloadManager for Pods {
         pod: &PodInfo,
         netns: Arc<NetNs>,
     ) -> Result<(), Self::Error> {
-        let id = netns.id();
-        if self
-            .running
-            .get(uid)
-            .is_some_and(|running| running.netns == id)
-        {
-            return Ok(());
-        }
-        // The same pod in another namespace: its sandbox was made anew and the old one is dead.
-        self.stop(uid);
         let proxy = self.bind(pod, netns)?;
         let view = View {
             info: pod.clone(),
@@ -201,43 +173,23 @@ impl WorkloadManager for Pods {
         };
         let drain = self.serve(proxy);
         self.views.0.lock().insert(uid.clone(), view);
-        self.running
-            .insert(uid.clone(), Running { netns: id, drain });
+        self.running.insert(uid.clone(), drain);
         self.metrics.active.inc();
         self.metrics.started.inc();
-        tracing::info!(%uid, name = &*pod.name, namespace = &*pod.namespace, "serving a pod");
         Ok(())
     }
 
     async fn delete(&mut self, uid: &Arc<str>) {
-        self.stop(uid);
-    }
-}
-
-fn out_of_descriptors(error: &io::Error) -> bool {
-    // The factory wraps the system's error in the step that failed.
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(current) = cause {
-        let io = current.downcast_ref::<io::Error>();
-        if io
-            .and_then(io::Error::raw_os_error)
-            .is_some_and(is_descriptor_limit)
-        {
-            return true;
-        }
-        // An `io::Error` made of another error hides it behind `get_ref`, not `source`.
-        cause = match io.and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => current.source(),
+        let Some(drain) = self.running.remove(uid) else {
+            return;
         };
+        self.views.0.lock().remove(uid);
+        self.metrics.active.dec();
+        self.metrics.stopped.inc();
+        // Connections end in their own tasks, which the tracker waits for.
+        let ending = drain.drain(drain::Mode::Immediate);
+        drop(self.shared.tasks.spawn("pod-drain", ending));
     }
-    false
-}
-
-fn is_descriptor_limit(code: i32) -> bool {
-    [nix::errno::Errno::EMFILE, nix::errno::Errno::ENFILE]
-        .iter()
-        .any(|errno| *errno as i32 == code)
 }
 
 // === impl Views ===

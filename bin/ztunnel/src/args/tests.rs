@@ -219,3 +219,38 @@ fn roots_are_a_path_a_pem_or_the_systems() {
         TextSource::Literal("aa.bb.cc".into())
     );
 }
+
+/// The quoted words of a text that look like variables.
+fn variables(text: &str, quote: char) -> std::collections::BTreeSet<&str> {
+    let upper = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    let words = text
+        .split(quote)
+        .map(|word| word.split('=').next().unwrap_or(word));
+    let words = words.map(|word| word.trim_end_matches('*'));
+    words
+        .filter(|word| word.len() > 3 && word.chars().all(upper))
+        .collect()
+}
+
+#[test]
+fn the_reference_page_names_every_variable_that_is_read() {
+    let page = include_str!("../../../../docs/reference/ztunnel.md");
+    let mut read = variables(include_str!("../args.rs"), '"');
+    // Keys of the metadata, and a value.
+    for other in ["NAME", "NAMESPACE", "INSTANCE_IPS", "SYSTEM"] {
+        read.remove(other);
+    }
+    // Composed names.
+    read.extend(["XDS_ADDRESS", "CA_ADDRESS", "XDS_ROOT_CA", "CA_ROOT_CA"]);
+    read.extend([
+        "ALT_XDS_HOSTNAME",
+        "ALT_CA_HOSTNAME",
+        "XDS_HEADER_",
+        "CA_HEADER_",
+    ]);
+    let documented = variables(page, '`');
+    assert_eq!(
+        read.difference(&documented).collect::<Vec<_>>(),
+        Vec::<&&str>::new()
+    );
+}
