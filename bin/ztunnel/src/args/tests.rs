@@ -236,8 +236,8 @@ fn variables(text: &str, quote: char) -> std::collections::BTreeSet<&str> {
 fn the_reference_page_names_every_variable_that_is_read() {
     let page = include_str!("../../../../docs/reference/ztunnel.md");
     let mut read = variables(include_str!("../args.rs"), '"');
-    // Keys of the metadata, and a value.
-    for other in ["NAME", "NAMESPACE", "INSTANCE_IPS", "SYSTEM"] {
+    // Keys of the metadata, and values.
+    for other in ["NAME", "NAMESPACE", "INSTANCE_IPS", "SYSTEM", "JSON"] {
         read.remove(other);
     }
     // Composed names.
