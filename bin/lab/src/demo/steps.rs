@@ -170,7 +170,9 @@ async fn both_sides_log(
         .proxy("node2")?
         .line_since(server, &["connection complete", inbound])
         .await?;
+    report.show("the client's node logs:");
     report.show(&out);
+    report.show("the server's node logs:");
     report.show(&into);
     let (curl, web) = (mesh.identity("curl")?, mesh.identity("web")?);
     let target = SocketAddr::new(mesh.address("web", false)?, HTTP_PORT);
