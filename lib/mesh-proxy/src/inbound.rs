@@ -17,10 +17,13 @@ use tokio_rustls::server::TlsStream;
 
 use crate::{
     baggage,
-    connections::{Protocol, View},
+    connections::{Protocol, Tracked, View},
     error::Error,
     forwarded,
-    hbone::server::{self, Handler, Malformed, Request, Responder},
+    hbone::{
+        server::{self, Handler, Malformed, Request},
+        stream::Stream,
+    },
     pod::{Pod, unless},
     proxy_protocol,
     telemetry::{
@@ -53,6 +56,14 @@ struct Arrival {
     target: InboundTarget,
     subject: Arc<rbac::Connection>,
     view: View,
+}
+
+/// A connection that stands from end to end.
+struct Open {
+    account: Account,
+    tracked: Tracked,
+    tunnel: Stream,
+    upstream: TcpStream,
 }
 
 /// Serves the tunnels of one accepted connection and tells what became of each.
@@ -140,23 +151,66 @@ impl Handler for Requests {
 
 impl Tunnel {
     async fn answer(&self, request: Request, work: drain::Watch) {
+        // Boxed, because what it takes to open a connection should not be kept while it is open.
+        if let Some(open) = Box::pin(self.open(request, work)).await {
+            let Open {
+                account,
+                mut tracked,
+                tunnel,
+                upstream,
+            } = open;
+            let halves = (tunnel.into_split(), copy::split(upstream));
+            let result = tracked.carry(&account, halves.0, halves.1).await;
+            account.finish(result.as_ref().copied());
+        }
+    }
+
+    /// Opens what a CONNECT asks for and answers it; if that fails, it has been logged and counted.
+    async fn open(&self, request: Request, work: drain::Watch) -> Option<Open> {
         let started = Instant::now();
         let Request {
             authority,
             headers,
-            responder,
+            mut responder,
         } = request;
-        match unless(work.immediate(), self.inspect(authority, &headers)).await {
+        let inspected = unless(work.immediate(), self.inspect(authority, &headers)).await;
+        let (arrival, ends) = match inspected {
+            Ok(inspected) => inspected,
             Err(error) => {
                 responder.reject(error.status());
                 access_log::refused(self.client, self.accepted, Reporter::Destination, &error);
+                return None;
             }
-            Ok((arrival, ends)) => {
-                let mut account = Account::new(&self.pod.shared.metrics, ends, started);
-                let result = self.deliver(responder, arrival, &mut account).await;
-                account.finish(result.as_ref().copied());
+        };
+        let mut account = Account::new(&self.pod.shared.metrics, ends, started);
+        let (view, subject) = (arrival.view.clone(), arrival.subject.clone());
+        let mut tracked = self.pod.connections.track_inbound(view, subject);
+        let reaching = async {
+            tokio::select! {
+                biased;
+                reached = self.reach(&arrival) => reached,
+                () = responder.given_up() => Err(Error::GivenUp),
             }
-        }
+        };
+        let upstream = match tracked.unless_ended(reaching).await {
+            Ok(upstream) => upstream,
+            Err(error) => {
+                responder.reject(error.status());
+                account.finish(Err(&error));
+                return None;
+            }
+        };
+        let Ok(tunnel) = responder.accept(self.answer_headers(&arrival.local)) else {
+            account.finish(Err(&Error::GivenUp));
+            return None;
+        };
+        account.opened();
+        Some(Open {
+            account,
+            tracked,
+            tunnel,
+            upstream,
+        })
     }
 
     /// Finds out what a CONNECT asks for.
@@ -191,39 +245,6 @@ impl Tunnel {
             },
             ends,
         ))
-    }
-
-    async fn deliver(
-        &self,
-        mut responder: Responder,
-        arrival: Arrival,
-        account: &mut Account,
-    ) -> Result<(), Error> {
-        let view = arrival.view.clone();
-        let mut tracked = self
-            .pod
-            .connections
-            .track_inbound(view, arrival.subject.clone());
-        let reaching = async {
-            tokio::select! {
-                reached = self.reach(&arrival) => reached,
-                () = responder.given_up() => Err(Error::GivenUp),
-            }
-        };
-        let upstream = match tracked.unless_ended(reaching).await {
-            Ok(upstream) => upstream,
-            Err(error) => {
-                responder.reject(error.status());
-                return Err(error);
-            }
-        };
-        let tunnel = responder.accept(self.answer_headers(&arrival.local));
-        let tunnel = tunnel.map_err(|_gone| Error::GivenUp)?;
-        drop(arrival);
-        account.opened();
-        tracked
-            .carry(account, tunnel.into_split(), copy::split(upstream))
-            .await
     }
 
     /// Asks the policies, and connects to the application if they allow it.
@@ -328,4 +349,13 @@ impl Tunnel {
         let key = local.services.keys().find(|key| *key.hostname == *host)?;
         self.pod.shared.discover.service(key)
     }
+}
+
+/// The size of one request's future, for the test that bounds it.
+#[cfg(test)]
+pub(crate) fn request_size() -> usize {
+    fn size<F>(_handle: impl Fn(&'static Requests, Request) -> F) -> usize {
+        size_of::<F>()
+    }
+    size(Requests::handle)
 }

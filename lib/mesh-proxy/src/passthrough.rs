@@ -30,7 +30,6 @@ struct Arrival {
     client: SocketAddr,
     target: SocketAddr,
     local: Arc<Workload>,
-    ends: Ends,
 }
 
 /// Delivers one accepted connection and tells what became of it.
@@ -51,15 +50,19 @@ pub(crate) async fn serve(
     };
     match unless(work.immediate(), inspect(&pod, client, target)).await {
         Err(error) => access_log::refused(client, target, Reporter::Destination, &error),
-        Ok(arrival) => {
-            let mut account = Account::new(&pod.shared.metrics, arrival.ends.clone(), started);
-            let result = deliver(&pod, stream, &arrival, &mut account).await;
+        Ok((arrival, ends)) => {
+            let mut account = Account::new(&pod.shared.metrics, ends, started);
+            let result = deliver(&pod, stream, arrival, &mut account).await;
             account.finish(result.as_ref().copied());
         }
     }
 }
 
-async fn inspect(pod: &Pod, client: SocketAddr, target: SocketAddr) -> Result<Arrival, Error> {
+async fn inspect(
+    pod: &Pod,
+    client: SocketAddr,
+    target: SocketAddr,
+) -> Result<(Arrival, Ends), Error> {
     if OWN_PORTS.contains(&target.port()) {
         return Err(Error::SelfCall(target));
     }
@@ -89,42 +92,42 @@ async fn inspect(pod: &Pod, client: SocketAddr, target: SocketAddr) -> Result<Ar
         source_name: source.map(|workload| workload.name.clone()),
         destination_name: Some(local.name.clone()),
     };
-    Ok(Arrival {
+    let arrival = Arrival {
         client,
         target,
         local,
-        ends,
-    })
+    };
+    Ok((arrival, ends))
 }
 
 async fn deliver(
     pod: &Pod,
     stream: TcpStream,
-    arrival: &Arrival,
+    arrival: Arrival,
     account: &mut Account,
 ) -> Result<(), Error> {
     let Arrival {
         client,
         target,
         local,
-        ..
     } = arrival;
     let subject = Arc::new(rbac::Connection {
         source_identity: None,
         source_ip: client.ip(),
-        destination: *target,
+        destination: target,
     });
     let view = View {
-        src: *client,
-        original_dst: *target,
-        actual_dst: *target,
+        src: client,
+        original_dst: target,
+        actual_dst: target,
         protocol: Protocol::Tcp,
     };
     let mut tracked = pod.connections.track_inbound(view, subject.clone());
-    pod.authorize(local, &subject)?;
+    pod.authorize(&local, &subject)?;
     let upstream = tracked
-        .unless_ended(pod.connect_as(client.ip(), *target))
+        .unless_ended(pod.connect_as(client.ip(), target))
         .await?;
+    drop((local, subject));
     account.opened();
     tracked
         .carry(account, copy::split(stream), copy::split(upstream))

@@ -270,3 +270,34 @@ impl Drop for EndAll {
         self.0.end_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what `serve` returns.
+    fn size<S, F>(_serve: S) -> usize
+    where
+        S: Fn(Arc<Pod>, TcpStream, SocketAddr, drain::Watch) -> F,
+    {
+        size_of::<F>()
+    }
+
+    /// A node holds tens of thousands of these; what is large and short-lived in them is boxed. The
+    /// bounds are what they were when this was written, in bytes, and a little more.
+    #[test]
+    fn a_connection_costs_little_memory() {
+        let sizes = [
+            size(outbound::serve),
+            size(passthrough::serve),
+            size(inbound::serve),
+        ];
+        let within = sizes
+            .iter()
+            .zip([2600, 2400, 400])
+            .all(|(size, bound)| *size <= bound);
+        assert!(within, "{sizes:?}");
+        let request = inbound::request_size();
+        assert!(request <= 2200, "{request}");
+    }
+}

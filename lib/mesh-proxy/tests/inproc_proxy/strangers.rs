@@ -1,5 +1,7 @@
 //! Clients of the tunnel port that are not what they should be.
 
+use std::net::IpAddr;
+
 use http::{Method, Request, StatusCode, Uri};
 use mesh_core::identity::Identity;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
@@ -12,8 +14,17 @@ async fn connect(
     server: &Pod,
     identity: &str,
 ) -> h2::client::SendRequest<bytes::Bytes> {
+    connect_from(free_address(), mesh, server, identity).await
+}
+
+async fn connect_from(
+    client: IpAddr,
+    mesh: &Mesh,
+    server: &Pod,
+    identity: &str,
+) -> h2::client::SendRequest<bytes::Bytes> {
     let identity: Identity = identity.parse().unwrap();
-    let stream = mk_socket(free_address())
+    let stream = mk_socket(client)
         .unwrap()
         .connect(server.proxy.hbone)
         .await
@@ -130,9 +141,10 @@ async fn the_answer_says_what_the_destination_is() {
 #[tokio::test]
 async fn a_client_from_another_network_is_known_by_what_it_says() {
     let mut mesh = Mesh::new();
-    let server = mesh.pod("server");
+    let (gateway, server) = (mesh.pod("gateway"), mesh.pod("server"));
     let (target, _clients) = server.echo().await;
-    let mut requests = connect(&mesh, &server, PEER).await;
+    // The address is that of the gateway, and known as such.
+    let mut requests = connect_from(gateway.address, &mesh, &server, PEER).await;
     let request = Request::builder()
         .method(Method::CONNECT)
         .uri(target.to_string())

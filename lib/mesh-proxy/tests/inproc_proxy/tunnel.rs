@@ -46,21 +46,23 @@ fn mk_behind(mesh: &Mesh, pod: &Pod, service: &Arc<ServiceRef>) {
 async fn both_proxies_log_the_connection_with_the_fields_of_the_contract() {
     let mut mesh = Mesh::new();
     let (client, server) = (mesh.pod("client"), mesh.pod("server"));
-    let (target, mut clients) = server.echo().await;
+    let (listener, target) = server.listen().await;
     let service = mk_service();
     mk_behind(&mesh, &server, &service);
     mesh.discovery
         .route(target, Ok(server.tunnel_route(target, Some(service))));
 
     let mut stream = client.dial(target).await;
-    exchange(&mut stream, b"hello").await;
+    let (mut accepted, from) = listener.accept().await.unwrap();
+    assert_eq!(from.ip(), client.address, "the source is preserved");
+    stream.write_all(b"hello").await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(read_out(&mut accepted).await, b"hello");
+    accepted.write_all(b"hi").await.unwrap();
+    drop(accepted);
+    assert_eq!(read_out(&mut stream).await, b"hi");
     let local = stream.local_addr().unwrap();
     drop(stream);
-    assert_eq!(
-        clients.recv().await.unwrap().ip(),
-        client.address,
-        "the source is preserved"
-    );
 
     let hbone = server.proxy.hbone;
     let common = format!(
@@ -73,7 +75,7 @@ async fn both_proxies_log_the_connection_with_the_fields_of_the_contract() {
     );
     let outbound = mesh.access("outbound").await;
     let expected = format!(
-        "connection complete src.addr={local} {common} direction=\"outbound\" bytes_sent=5 bytes_recv=5"
+        "connection complete src.addr={local} {common} direction=\"outbound\" bytes_sent=5 bytes_recv=2"
     );
     assert_eq!(outbound, expected);
     let inbound = mesh.access("inbound").await;
@@ -81,7 +83,7 @@ async fn both_proxies_log_the_connection_with_the_fields_of_the_contract() {
     assert!(head.starts_with(&format!("connection complete src.addr={}:", client.address)));
     assert_eq!(
         format!("src.workload{tail}"),
-        format!("{common} direction=\"inbound\" bytes_sent=5 bytes_recv=5")
+        format!("{common} direction=\"inbound\" bytes_sent=2 bytes_recv=5")
     );
 }
 
