@@ -6,7 +6,10 @@
 
 use std::{collections::HashMap, future::Future, net::SocketAddr, sync::Arc};
 
-use mesh_core::rbac::{self, Denial, Verdict};
+use mesh_core::{
+    rbac::{self, Denial, Verdict},
+    workload::Workload,
+};
 use mesh_net::copy::{self, ByteSink, ByteSource, End};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -30,8 +33,17 @@ struct Table {
 struct Entry {
     view: View,
     /// What policies decide on; `None` for outbound connections, which they do not concern.
-    subject: Option<Arc<rbac::Connection>>,
+    subject: Option<Arc<Subject>>,
     end: Option<oneshot::Sender<Ended>>,
+}
+
+/// What a verdict is asked about.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    /// The pod, as it was known when the connection came.
+    pub(crate) local: Arc<Workload>,
+    /// What reaches it.
+    pub(crate) connection: rbac::Connection,
 }
 
 /// Why a connection was told to end.
@@ -113,7 +125,7 @@ impl Connections {
 
     /// Enters a connection that reaches the pod, to be judged whenever policies change. Enter it
     /// *before* asking for the first verdict: then no change can fall between the two.
-    pub(crate) fn track_inbound(&self, view: View, subject: Arc<rbac::Connection>) -> Tracked {
+    pub(crate) fn track_inbound(&self, view: View, subject: Arc<Subject>) -> Tracked {
         self.track(view, Some(subject))
     }
 
@@ -126,8 +138,8 @@ impl Connections {
     ///
     /// A policy that is selected but not known yet ends nothing: an earlier verdict allowed these
     /// connections, and the next change brings the answer.
-    pub(crate) async fn judge(&self, decide: impl Fn(&rbac::Connection) -> Verdict) {
-        let subjects: Vec<(u64, Arc<rbac::Connection>)> = {
+    pub(crate) async fn judge(&self, decide: impl Fn(&Subject) -> Verdict) {
+        let subjects: Vec<(u64, Arc<Subject>)> = {
             let table = self.0.lock();
             let entries = table.open.iter();
             entries
@@ -167,7 +179,7 @@ impl Connections {
         }
     }
 
-    fn track(&self, view: View, subject: Option<Arc<rbac::Connection>>) -> Tracked {
+    fn track(&self, view: View, subject: Option<Arc<Subject>>) -> Tracked {
         let (sender, end) = oneshot::channel();
         let mut table = self.0.lock();
         let id = table.next;
@@ -269,16 +281,18 @@ mod tests {
         }
     }
 
-    fn subject(port: u16) -> Arc<rbac::Connection> {
-        Arc::new(rbac::Connection {
+    fn subject(port: u16) -> Arc<Subject> {
+        let connection = rbac::Connection {
             source_identity: None,
             source_ip: [10, 0, 0, 1].into(),
             destination: ([10, 0, 0, 2], port).into(),
-        })
+        };
+        let local = Arc::new(Workload::with_uid("w"));
+        Arc::new(Subject { local, connection })
     }
 
-    fn deny(port: u16) -> impl Fn(&rbac::Connection) -> Verdict {
-        move |connection| match connection.destination.port() {
+    fn deny(port: u16) -> impl Fn(&Subject) -> Verdict {
+        move |subject| match subject.connection.destination.port() {
             denied if denied == port => Verdict::Deny(Denial::Policy("default/deny".into())),
             81 => Verdict::Deny(Denial::UnknownPolicy("default/late".into())),
             _ => Verdict::Allow,
@@ -307,7 +321,7 @@ mod tests {
             .map(|n| connections.track_inbound(view(n), subject(n)))
             .collect();
         let judged = Mutex::new(0);
-        let count = |_: &rbac::Connection| {
+        let count = |_: &Subject| {
             *judged.lock() += 1;
             Verdict::Allow
         };

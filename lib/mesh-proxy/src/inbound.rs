@@ -17,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::{
     baggage,
-    connections::{Protocol, Tracked, View},
+    connections::{Protocol, Subject, Tracked, View},
     error::Error,
     forwarded,
     hbone::{
@@ -52,9 +52,8 @@ struct Requests {
 
 /// A CONNECT that can be delivered, if policies allow it.
 struct Arrival {
-    local: Arc<Workload>,
     target: InboundTarget,
-    subject: Arc<rbac::Connection>,
+    subject: Arc<Subject>,
     view: View,
 }
 
@@ -200,7 +199,7 @@ impl Tunnel {
                 return None;
             }
         };
-        let Ok(tunnel) = responder.accept(self.answer_headers(&arrival.local)) else {
+        let Ok(tunnel) = responder.accept(self.answer_headers(&arrival.subject.local)) else {
             account.finish(Err(&Error::GivenUp));
             return None;
         };
@@ -224,11 +223,11 @@ impl Tunnel {
         let target = discover
             .inbound_target(&local, &authority, self.accepted)
             .map_err(Error::Target)?;
-        let subject = Arc::new(rbac::Connection {
+        let connection = rbac::Connection {
             source_identity: Some(self.peer.clone()),
             source_ip: self.client.ip(),
             destination: target.policy_destination,
-        });
+        };
         let view = View {
             src: self.client,
             original_dst: target.policy_destination,
@@ -236,9 +235,9 @@ impl Tunnel {
             protocol: Protocol::Hbone,
         };
         let ends = self.ends(&local, &target, authority, headers);
+        let subject = Arc::new(Subject { local, connection });
         Ok((
             Arrival {
-                local,
                 target,
                 subject,
                 view,
@@ -255,7 +254,7 @@ impl Tunnel {
             tunnel,
             ..
         } = &arrival.target;
-        self.pod.authorize(&arrival.local, &arrival.subject)?;
+        self.pod.authorize(&arrival.subject)?;
         match tunnel.map(|tunnel| tunnel.protocol) {
             Some(ApplicationProtocol::Proxy) => {
                 let mut stream = self.pod.connect(*upstream).await?;

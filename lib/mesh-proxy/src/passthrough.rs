@@ -16,7 +16,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
     config::OWN_PORTS,
-    connections::{Protocol, View},
+    connections::{Protocol, Subject, View},
     error::Error,
     pod::{Pod, unless},
     telemetry::{
@@ -111,11 +111,12 @@ async fn deliver(
         target,
         local,
     } = arrival;
-    let subject = Arc::new(rbac::Connection {
+    let connection = rbac::Connection {
         source_identity: None,
         source_ip: client.ip(),
         destination: target,
-    });
+    };
+    let subject = Arc::new(Subject { local, connection });
     let view = View {
         src: client,
         original_dst: target,
@@ -123,11 +124,11 @@ async fn deliver(
         protocol: Protocol::Tcp,
     };
     let mut tracked = pod.connections.track_inbound(view, subject.clone());
-    pod.authorize(&local, &subject)?;
+    pod.authorize(&subject)?;
     let upstream = tracked
         .unless_ended(pod.connect_as(client.ip(), target))
         .await?;
-    drop((local, subject));
+    drop(subject);
     account.opened();
     tracked
         .carry(account, copy::split(stream), copy::split(upstream))

@@ -15,8 +15,12 @@ use mesh_net::socket::SocketFactory;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
-    admission::Admission, connections::Connections, discover::CertificateError, error::Error,
-    hbone::pool::Pool, proxy::Shared,
+    admission::Admission,
+    connections::{Connections, Subject},
+    discover::CertificateError,
+    error::Error,
+    hbone::pool::Pool,
+    proxy::Shared,
 };
 
 /// One pod: who it is, where its sockets are made, and what is open in it.
@@ -55,12 +59,9 @@ impl Pod {
             .map_err(Error::Certificate)
     }
 
-    /// Whether `connection` may reach the pod; says which dry-run policies match it.
-    pub(crate) fn authorize(
-        &self,
-        local: &Workload,
-        connection: &rbac::Connection,
-    ) -> Result<(), Error> {
+    /// Whether a connection may reach the pod; says which dry-run policies match it.
+    pub(crate) fn authorize(&self, subject: &Subject) -> Result<(), Error> {
+        let Subject { local, connection } = subject;
         let decision = self.shared.discover.authorize(local, connection);
         for policy in &decision.dry_run {
             self.log_dry_run(policy, connection);

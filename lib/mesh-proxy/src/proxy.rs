@@ -18,7 +18,7 @@ use crate::{
     accept,
     admission::Admission,
     config::{INBOUND_PORT, OUTBOUND_PORT, Settings},
-    connections::Connections,
+    connections::{Connections, Subject},
     discover::{Certs, Discover},
     hbone::pool::Pool,
     inbound,
@@ -242,12 +242,13 @@ fn spawn_listener<S, F>(
 /// Judges the open connections again whenever policies change. Never resolves.
 async fn watch_policies(pod: &Pod, mut policies: watch::Receiver<u64>) {
     while policies.changed().await.is_ok() {
-        if let Ok(local) = pod.workload().await {
+        let decide = |subject: &Subject| {
             let discover = &pod.shared.discover;
-            pod.connections
-                .judge(|subject| discover.authorize(&local, subject).verdict)
-                .await;
-        }
+            discover
+                .authorize(&subject.local, &subject.connection)
+                .verdict
+        };
+        pod.connections.judge(decide).await;
     }
     // Discovery is gone, and the process with it.
     std::future::pending::<()>().await;

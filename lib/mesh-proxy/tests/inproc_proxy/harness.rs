@@ -232,6 +232,11 @@ impl Discovery {
         workloads.push(Arc::new(workload));
     }
 
+    /// Forgets all workloads.
+    pub(crate) fn forget(&self) {
+        self.workloads.lock().clear();
+    }
+
     pub(crate) fn add_service(&self, service: &Arc<ServiceRef>) {
         let key = NamespacedHostname {
             namespace: service.namespace.clone(),

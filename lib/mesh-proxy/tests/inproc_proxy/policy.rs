@@ -141,3 +141,17 @@ async fn a_policy_that_arrives_closes_plain_connections_too() {
         "{line}"
     );
 }
+
+#[tokio::test]
+async fn a_policy_that_arrives_closes_connections_of_a_pod_that_discovery_has_forgotten() {
+    let mut mesh = Mesh::new();
+    let (curl, server) = (mesh.pod("curl"), mesh.pod("server"));
+    let (target, _clients) = server.echo().await;
+    let mut stream = server.dial_plain(curl.address, target).await;
+    exchange(&mut stream, b"before").await;
+    mesh.discovery.forget();
+    let allow = mk_policy("allow-curl", Action::Allow, from_service_account("curl"));
+    mesh.discovery.policies(vec![allow]);
+    assert_eq!(read_out(&mut stream).await, b"");
+    mesh.line(&["connection complete", "policy change"]).await;
+}
