@@ -192,6 +192,17 @@ impl WorkloadManager for Pods {
     }
 }
 
+impl Drop for Pods {
+    /// Once the process stops, connections have until its deadline, whoever asked for single pods.
+    fn drop(&mut self) {
+        if self.drain.mode().is_some() {
+            for drain in std::mem::take(&mut self.running).into_values() {
+                drain.leave_to_parent();
+            }
+        }
+    }
+}
+
 // === impl Views ===
 
 impl Views {

@@ -35,6 +35,8 @@ pub enum Outcome {
 #[must_use = "dropping the trigger stops everything that watches it"]
 pub struct Trigger {
     signals: Signals,
+    /// Whether being dropped stops the work.
+    decides: bool,
     finished: oneshot::Receiver<Infallible>,
 }
 
@@ -75,7 +77,12 @@ fn pair(signals: Signals, parent: Option<Watch>) -> (Trigger, Watch) {
         _finished: sender,
         _parent: parent,
     };
-    (Trigger { signals, finished }, Watch(Arc::new(shared)))
+    let trigger = Trigger {
+        signals,
+        decides: true,
+        finished,
+    };
+    (trigger, Watch(Arc::new(shared)))
 }
 
 // === impl Signals ===
@@ -120,6 +127,12 @@ impl Trigger {
         Outcome::Forced
     }
 
+    /// Gives up the right to stop this work apart from its parent's: only a drain of the parent ends it now.
+    /// Without a parent nothing does.
+    pub fn leave_to_parent(mut self) {
+        self.decides = false;
+    }
+
     async fn finish(&mut self) {
         // Nothing can be sent, so any answer means that the sender is gone.
         if let Ok(never) = (&mut self.finished).await {
@@ -130,7 +143,9 @@ impl Trigger {
 
 impl Drop for Trigger {
     fn drop(&mut self) {
-        self.signals.raise(Mode::Immediate);
+        if self.decides {
+            self.signals.raise(Mode::Immediate);
+        }
     }
 }
 

@@ -123,3 +123,16 @@ async fn work_whose_owner_is_gone_stops_at_once() {
     assert!(abandoned.is_err());
     assert_eq!(watch.mode(), Some(Mode::Immediate));
 }
+
+#[tokio::test]
+async fn a_child_left_to_its_parent_has_the_time_that_the_parent_gives() {
+    let (parent, watch) = channel();
+    let (child, child_watch) = watch.child();
+    drop(watch);
+    let mut drained = pin!(parent.drain(Mode::Graceful));
+    assert!(drained.as_mut().now_or_never().is_none());
+    child.leave_to_parent();
+    assert_eq!(child_watch.mode(), Some(Mode::Graceful));
+    drop(child_watch);
+    assert!(drained.as_mut().now_or_never().is_some());
+}
