@@ -29,8 +29,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// Longest pause; what clients wait at most once there is room again.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// Most connections accepted after the end, as many as the kernel lets wait (`net.core.somaxconn`).
+const MOST_WAITING: usize = 4096;
+
 /// Hands each accepted connection to `accepted`, until `drain` begins. The peer's address is never an
 /// IPv4 one inside of IPv6.
+///
+/// Connections that the kernel has set up by then are accepted too when there is time: it would reset
+/// them with the listener, although another proxy may listen already.
 ///
 /// No failure ends the loop. When descriptors run out it says so once, waits, and goes on when some
 /// have been freed; the kernel keeps the clients in its queue meanwhile.
@@ -56,11 +62,37 @@ pub(crate) async fn serve(
             }
         }
     };
-    tokio::select! {
+    let mode = tokio::select! {
         biased;
-        _ = drain.signaled() => {}
-        () = accepting => {}
+        mode = drain.signaled() => mode,
+        () = accepting => return,
+    };
+    if mode == drain::Mode::Graceful
+        && let Err(error) = accept_waiting(listener, accepted)
+    {
+        tracing::debug!(listener = name, %error, "connections may have been reset at the end");
     }
+}
+
+/// Accepts what waits in the kernel, and closes the listener. The kernel is asked itself: the runtime may
+/// not have heard yet of the last ones.
+fn accept_waiting(
+    listener: TcpListener,
+    mut accepted: impl FnMut(TcpStream, SocketAddr),
+) -> io::Result<()> {
+    let listener = listener.into_std()?;
+    for _ in 0..MOST_WAITING {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                stream.set_nonblocking(true)?;
+                accepted(TcpStream::from_std(stream)?, canonical(peer));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if Failure::of(&error) == Failure::Connection => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 // === impl Pause ===
@@ -152,6 +184,30 @@ mod tests {
             pause_after(&mut pause, EMFILE),
             ControlFlow::Continue(FIRST_PAUSE)
         );
+    }
+
+    #[tokio::test]
+    async fn connections_that_wait_when_a_drain_begins_are_accepted() {
+        for (mode, accepts) in [(drain::Mode::Graceful, 3), (drain::Mode::Immediate, 0)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let mut waiting = Vec::new();
+            for _ in 0..3 {
+                waiting.push(std::net::TcpStream::connect(address).unwrap());
+            }
+            let (trigger, watch) = drain::channel();
+            let mut accepted = Vec::new();
+            let serving = async move {
+                serve("test", listener, &watch, |stream, peer| {
+                    accepted.push((stream, peer));
+                })
+                .await;
+                drop(watch);
+                accepted
+            };
+            let ((), accepted) = tokio::join!(trigger.drain(mode), serving);
+            assert_eq!(accepted.len(), accepts, "{mode:?}");
+        }
     }
 
     #[test]
