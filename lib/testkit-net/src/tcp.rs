@@ -31,6 +31,8 @@ pub enum Behaviour {
     Say(String),
     /// Sends back what it receives, until the client closes its half.
     Echo,
+    /// Sends back all that it received, but not before the client has closed its half.
+    EchoAtEnd,
     /// Reads everything and says nothing.
     Discard,
 }
@@ -113,6 +115,11 @@ async fn converse(mut stream: TcpStream, behaviour: Behaviour) -> io::Result<()>
         Behaviour::Echo => {
             let (mut read, mut write) = stream.split();
             tokio::io::copy(&mut read, &mut write).await?;
+        }
+        Behaviour::EchoAtEnd => {
+            let mut received = Vec::new();
+            stream.read_to_end(&mut received).await?;
+            stream.write_all(&received).await?;
         }
         Behaviour::Discard => {
             tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
@@ -235,6 +242,25 @@ mod tests {
         let data = vec![7; 1 << 20];
         let back = exchange(&namespace, server.address(), &data).await.unwrap();
         assert_eq!(back, data);
+    }
+
+    #[tokio::test]
+    async fn echo_at_end_waits_for_the_end() {
+        let namespace = Namespace::new("end").unwrap();
+        let address = "127.0.0.1:0".parse().unwrap();
+        let server = Server::start(&namespace, address, Behaviour::EchoAtEnd).unwrap();
+        let mut stream = Dial::to(server.address())
+            .connect(&namespace)
+            .await
+            .unwrap();
+        stream.write_all(b"all of it").await.unwrap();
+        let mut byte = [0];
+        let early = timeout(Duration::from_millis(20), stream.read(&mut byte));
+        assert!(early.await.is_err());
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "all of it");
     }
 
     #[tokio::test]
