@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use mesh_redirect::Backend;
 
-use crate::{demo, mesh::Proxies};
+use crate::{demo, mesh::Proxies, node::Program};
 
 /// A small ambient mesh on one Linux host.
 #[derive(Parser)]
@@ -49,13 +49,10 @@ pub fn run() -> ExitCode {
             ztunnel,
             ztunnel_node2,
             backend,
-        } => {
-            let proxies = Proxies {
-                node1: ztunnel.clone(),
-                node2: ztunnel_node2.or(ztunnel),
-            };
-            return demo::run(&demo::Options { proxies, backend });
-        }
+        } => match proxies(ztunnel, ztunnel_node2) {
+            Ok(proxies) => return demo::run(&demo::Options { proxies, backend }),
+            Err(error) => Err(error),
+        },
         Command::Clean => clean(),
         Command::NodeProxy => node_proxy(),
     };
@@ -69,6 +66,15 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn proxies(both: Option<PathBuf>, node2: Option<PathBuf>) -> anyhow::Result<Proxies> {
+    let node1 = match both {
+        Some(path) => Program::new(path),
+        None => Program::built_in()?,
+    };
+    let node2 = node2.map_or_else(|| node1.clone(), Program::new);
+    Ok(Proxies { node1, node2 })
 }
 
 fn node_proxy() -> anyhow::Result<String> {

@@ -20,7 +20,7 @@ use mesh_xds::{
 };
 use parking_lot::RwLock;
 use testkit_net::Namespace;
-use tokio::task::JoinHandle;
+use tokio::runtime::Runtime;
 use tonic::{Extensions, Status, metadata::MetadataMap, transport::Server};
 
 /// The name the proxies know the control plane by.
@@ -32,14 +32,16 @@ const PORT: u16 = 15012;
 /// Life of the roots: longer than any demo.
 const ROOT_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// A running control plane; it ends when dropped.
+/// The control plane; it ends when dropped. What it knows and signs with outlives a stop.
 #[derive(Debug)]
 pub(crate) struct ControlPlane {
     resources: Resources,
     nodes: Nodes,
+    issuer: Arc<Issuer>,
+    sockets: InPodSockets,
     address: SocketAddr,
-    roots: String,
-    serving: JoinHandle<()>,
+    /// Threads of its own: with them all its connections end at once.
+    serving: Option<Runtime>,
 }
 
 /// Which node holds which token, and whose pods run there. The lab's service accounts.
@@ -58,38 +60,60 @@ impl ControlPlane {
     /// Starts on the fabric's address.
     pub(crate) fn start(fabric: &Namespace, address: std::net::IpAddr) -> anyhow::Result<Self> {
         let issuer = Issuer::self_signed("cluster.local", ROOT_TTL).context("make a root")?;
-        let certificate = issuer.server_certificate(&[NAME], ROOT_TTL)?;
-        let tls = server_config(&certificate, Versions::Tls13)?;
-        let roots = issuer.roots().to_owned();
-        let address = SocketAddr::new(address, PORT);
         let sockets = InPodSockets {
             netns: fabric.handle().clone(),
             mark: None,
             reuse_port: false,
             tcp: TcpOptions::default(),
         };
-        let listener = sockets
-            .listen_tcp(address)
-            .context("listen for the proxies")?;
-        let (resources, nodes) = (Resources::default(), Nodes::default());
-        let discovery = Discovery::new(resources.clone(), nodes.clone()).into_server();
-        let certificates = Certificates::new(Arc::new(issuer), nodes.clone()).into_server();
+        let mut control_plane = Self {
+            resources: Resources::default(),
+            nodes: Nodes::default(),
+            issuer: Arc::new(issuer),
+            sockets,
+            address: SocketAddr::new(address, PORT),
+            serving: None,
+        };
+        control_plane.serve()?;
+        Ok(control_plane)
+    }
+
+    /// Serves with what it knows, under the address and the root it always had.
+    pub(crate) fn serve(&mut self) -> anyhow::Result<()> {
+        self.stop();
+        let certificate = self.issuer.server_certificate(&[NAME], ROOT_TTL)?;
+        let tls = server_config(&certificate, Versions::Tls13)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("control-plane")
+            .enable_all()
+            .build()?;
+        let listener = {
+            let _here = runtime.enter();
+            self.sockets
+                .listen_tcp(self.address)
+                .context("listen for the proxies")?
+        };
+        let discovery = Discovery::new(self.resources.clone(), self.nodes.clone()).into_server();
+        let certificates = Certificates::new(self.issuer.clone(), self.nodes.clone()).into_server();
         let server = Server::builder()
             .add_service(discovery)
             .add_service(certificates)
             .serve_with_incoming(incoming(listener, tls));
-        let serving = tokio::spawn(async move {
+        drop(runtime.spawn(async move {
             if let Err(error) = server.await {
                 tracing::error!(%error, "the lab's control plane ended");
             }
-        });
-        Ok(Self {
-            resources,
-            nodes,
-            address,
-            roots,
-            serving,
-        })
+        }));
+        self.serving = Some(runtime);
+        Ok(())
+    }
+
+    /// Ends it as a crash would: its port is closed and its connections with it.
+    pub(crate) fn stop(&mut self) {
+        if let Some(runtime) = self.serving.take() {
+            runtime.shutdown_background();
+        }
     }
 
     /// `https://address:port`.
@@ -99,7 +123,7 @@ impl ControlPlane {
 
     /// What the proxies verify us with, PEM.
     pub(crate) fn roots(&self) -> &str {
-        &self.roots
+        self.issuer.roots()
     }
 
     /// Makes a token for a node's proxy.
@@ -124,6 +148,14 @@ impl ControlPlane {
             .push(identity);
     }
 
+    /// Notes that no pod with this identity runs on a node any more.
+    pub(crate) fn displace(&self, node: &str, identity: &Identity) {
+        let mut state = self.nodes.0.write();
+        if let Some(here) = state.identities.get_mut(node) {
+            here.retain(|other| other != identity);
+        }
+    }
+
     /// Publishes changes to the proxies.
     pub(crate) fn publish(&self, changes: impl IntoIterator<Item = Change>) {
         self.resources.apply(changes);
@@ -132,7 +164,7 @@ impl ControlPlane {
 
 impl Drop for ControlPlane {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.stop();
     }
 }
 

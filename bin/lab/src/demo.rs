@@ -14,7 +14,7 @@ mod steps;
 mod traffic;
 
 /// How the demo is run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The programs to run as proxies.
     pub proxies: Proxies,
@@ -32,11 +32,7 @@ enum Ended {
 
 /// Shows the mesh on standard output. Success means that everything shown was verified, and that
 /// nothing of it remains.
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the demo is for reading"
-)]
+#[expect(clippy::print_stderr, reason = "the demo is for reading")]
 pub fn run(options: &Options) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -52,11 +48,8 @@ pub fn run(options: &Options) -> ExitCode {
     let ended = runtime.block_on(until_interrupted(show(options, &mut report)));
     match ended {
         Ok(()) => {
-            println!(
-                "\n{report}\n{} of {} checks hold.",
-                report.len(),
-                report.len()
-            );
+            let all = report.len();
+            report.say(&format!("\n{report}\n{all} of {all} checks hold."));
             ExitCode::SUCCESS
         }
         Err(Ended::Interrupted) => {
@@ -65,7 +58,7 @@ pub fn run(options: &Options) -> ExitCode {
         }
         Err(Ended::Failed(error)) => {
             if !report.is_empty() {
-                println!("\n{report}");
+                report.say(&format!("\n{report}"));
             }
             eprintln!("\nlab: the demo failed: {error:#}");
             ExitCode::FAILURE

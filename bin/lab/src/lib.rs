@@ -9,5 +9,5 @@ pub mod cli;
 mod control_plane;
 pub mod demo;
 pub mod mesh;
-mod node;
+pub mod node;
 pub mod report;

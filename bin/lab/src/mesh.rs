@@ -1,8 +1,14 @@
 //! The mesh: two nodes with their proxies, pods with applications, and the hands that a cluster has.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, process::Command, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow, bail};
 use mesh_core::{
     address::NamespacedHostname,
     identity::Identity,
@@ -18,19 +24,22 @@ use testkit_net::{Namespace, Process, Topology, eventually};
 use crate::{
     agent::NodeAgent,
     control_plane::ControlPlane,
-    node::{NodeProxy, PATIENCE, Start},
+    node::{NodeProxy, PATIENCE, Program, Start},
 };
 
 /// The namespace of all pods of the lab.
 pub const NAMESPACE: &str = "demo";
 
-/// The programs to run as proxies; without one, the proxy built into this program.
-#[derive(Clone, Debug, Default)]
+/// The nodes.
+pub const NODES: [&str; 2] = ["node1", "node2"];
+
+/// The programs to run as proxies.
+#[derive(Clone, Debug)]
 pub struct Proxies {
     /// On node 1.
-    pub node1: Option<PathBuf>,
+    pub node1: Program,
     /// On node 2.
-    pub node2: Option<PathBuf>,
+    pub node2: Program,
 }
 
 /// A running lab. [`Mesh::stop`] takes it down and says what it could not remove; dropping it does the
@@ -50,6 +59,8 @@ pub struct Mesh {
 struct Node {
     proxy: NodeProxy,
     agent: NodeAgent,
+    program: Program,
+    dir: PathBuf,
 }
 
 #[derive(Debug)]
@@ -70,23 +81,21 @@ impl Mesh {
         let address = topology.fabric_address(false);
         let control_plane = ControlPlane::start(topology.fabric(), address)?;
         let mut nodes = BTreeMap::new();
-        for (name, program) in [("node1", &proxies.node1), ("node2", &proxies.node2)] {
-            let namespace = topology.add_node(name)?.namespace();
+        for (name, program) in NODES.into_iter().zip([&proxies.node1, &proxies.node2]) {
+            topology.add_node(name)?;
             let dir = dir.path().join(name);
             std::fs::create_dir(&dir)?;
-            let socket = dir.join("ztunnel.sock");
-            let agent = NodeAgent::start(&socket, backend)?;
-            let start = Start {
-                node: name,
+            let agent = NodeAgent::start(&agent_socket(&dir), backend)?;
+            let proxy = start_proxy(&mut topology, &control_plane, name, program, &dir)?;
+            let node = Node {
+                proxy,
+                agent,
                 program: program.clone(),
-                control_plane: &control_plane,
-                agent_socket: &socket,
-                dir: &dir,
+                dir,
             };
-            let proxy = NodeProxy::start(&start, namespace)?;
-            nodes.insert(name.to_owned(), Node { proxy, agent });
+            nodes.insert(name.to_owned(), node);
         }
-        let mesh = Self {
+        let mut mesh = Self {
             applications: Vec::new(),
             nodes,
             control_plane,
@@ -94,7 +103,9 @@ impl Mesh {
             topology,
             dir,
         };
-        mesh.proxies_ready().await?;
+        for name in NODES {
+            mesh.proxy_ready(name).await?;
+        }
         Ok(mesh)
     }
 
@@ -158,6 +169,57 @@ impl Mesh {
         removed.with_context(|| format!("take {name} out of the mesh"))?;
         pod.enrolled = false;
         Ok(())
+    }
+
+    /// Describes a pod anew; the change is published and not waited for, see [`Mesh::known`].
+    pub fn describe(
+        &mut self,
+        name: &str,
+        change: impl FnOnce(&mut Workload),
+    ) -> anyhow::Result<()> {
+        let pod = self.pods.get_mut(name).context("no such pod")?;
+        change(&mut pod.workload);
+        self.control_plane
+            .publish([Change::Workload(pod.workload.clone())]);
+        Ok(())
+    }
+
+    /// Publishes what is no pod of the lab; it is not waited for, see [`Mesh::known`].
+    pub fn publish(&self, changes: impl IntoIterator<Item = Change>) {
+        self.control_plane.publish(changes);
+    }
+
+    /// From now on the certificate authority refuses a pod's identity to its node.
+    pub fn refuse_certificates(&self, pod: &str) -> anyhow::Result<()> {
+        let pod = self.pods.get(pod).context("no such pod")?;
+        self.control_plane
+            .displace(&pod.node, &pod.workload.identity()?);
+        Ok(())
+    }
+
+    /// Ends the control plane as a crash would.
+    pub fn stop_control_plane(&mut self) {
+        self.control_plane.stop();
+    }
+
+    /// Starts the control plane again, with what it knew and what was published since.
+    pub fn start_control_plane(&mut self) -> anyhow::Result<()> {
+        self.control_plane.serve()
+    }
+
+    /// Starts another proxy on a node, in a pod of its own, and waits until it is ready. The one before is
+    /// returned as it is, running or not.
+    pub async fn renew_proxy(&mut self, node: &str) -> anyhow::Result<NodeProxy> {
+        let Node {
+            program,
+            dir,
+            proxy,
+            ..
+        } = self.nodes.get_mut(node).context("no such node")?;
+        let new = start_proxy(&mut self.topology, &self.control_plane, node, program, dir)?;
+        let old = std::mem::replace(proxy, new);
+        self.proxy_ready(node).await?;
+        Ok(old)
     }
 
     /// Publishes a service, and waits until both proxies have it.
@@ -227,6 +289,11 @@ impl Mesh {
         self.topology.fabric()
     }
 
+    /// An address outside of the cluster, of which discovery knows nothing; it is the fabric's.
+    pub fn world(&self, ipv6: bool) -> IpAddr {
+        self.topology.fabric_address(ipv6)
+    }
+
     /// A node's network.
     pub fn node(&self, name: &str) -> anyhow::Result<&Namespace> {
         Ok(self.topology.node(name)?.namespace())
@@ -237,15 +304,20 @@ impl Mesh {
         Ok(&self.nodes.get(node).context("no such node")?.proxy)
     }
 
+    /// A node's proxy, to send it signals.
+    pub fn proxy_mut(&mut self, node: &str) -> anyhow::Result<&mut NodeProxy> {
+        Ok(&mut self.nodes.get_mut(node).context("no such node")?.proxy)
+    }
+
     /// A folder for files of the applications; it goes with the lab.
-    pub fn dir(&self) -> &std::path::Path {
+    pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// What a proxy shows on one of its own ports, asked with curl on its node.
+    /// What a proxy shows on one of its own ports, asked with curl in its pod.
     pub fn ask_proxy(&self, node: &str, url: &str) -> anyhow::Result<String> {
-        let arguments = ["--silent", "--show-error", "--fail", "--max-time", "5", url];
-        Ok(self.node(node)?.exec("curl", &arguments, "")?)
+        let pod = self.topology.pod(self.proxy(node)?.pod())?;
+        ask(pod.namespace(), url)
     }
 
     /// Takes everything down in order, and returns what did not go as it should.
@@ -271,37 +343,38 @@ impl Mesh {
         failures
     }
 
-    async fn proxies_ready(&self) -> anyhow::Result<()> {
-        for (name, node) in &self.nodes {
-            let connected = tokio::time::timeout(PATIENCE, node.agent.proxy_connected()).await;
-            let failed = || {
-                format!(
-                    "the ztunnel of {name} did not come up:\n{}",
-                    node.proxy.log()
-                )
-            };
-            connected.with_context(failed)??;
-            let ready = || {
-                self.ask_proxy(name, "http://127.0.0.1:15021/healthz/ready")
-                    .is_ok()
-            };
-            eventually(format!("readiness of {name}"), PATIENCE, ready)
-                .await
-                .with_context(failed)?;
+    /// Waits until a node's proxy has all that it asked for.
+    async fn proxy_ready(&mut self, name: &str) -> anyhow::Result<()> {
+        let Node { proxy, agent, .. } = self.nodes.get_mut(name).context("no such node")?;
+        let pod = self.topology.pod(proxy.pod())?.namespace();
+        let url = "http://127.0.0.1:15021/healthz/ready";
+        let mut status = None;
+        let waited = eventually(format!("readiness of {}", proxy.pod()), PATIENCE, || {
+            status = proxy.status().ok().flatten();
+            status.is_some() || ask(pod, url).is_ok()
+        });
+        let waited = waited.await.map_err(anyhow::Error::from);
+        let waited =
+            waited.and_then(|()| status.map_or(Ok(()), |s| Err(anyhow!("it ended with {s}"))));
+        if let Err(why) = waited {
+            bail!(
+                "{} did not come up: {why}; its log:\n{}",
+                proxy.pod(),
+                proxy.log()
+            );
         }
-        Ok(())
+        let connected = tokio::time::timeout(PATIENCE, agent.proxy_connected()).await;
+        connected.with_context(|| format!("the agent of {name} has no ztunnel"))?
     }
 
     async fn say_protocol(&mut self, name: &str, protocol: TunnelProtocol) -> anyhow::Result<()> {
-        let pod = self.pods.get_mut(name).context("no such pod")?;
-        pod.workload.protocol = protocol;
+        self.describe(name, |workload| workload.protocol = protocol)?;
+        let pod = self.pods.get(name).context("no such pod")?;
         let uid = pod.workload.uid.clone();
         let said = match protocol {
             TunnelProtocol::Hbone => "HBONE",
             TunnelProtocol::None => "TCP",
         };
-        self.control_plane
-            .publish([Change::Workload(pod.workload.clone())]);
         self.known(&format!("{said} for {name}"), |dump| {
             has_protocol(dump, &uid, said)
         })
@@ -309,7 +382,7 @@ impl Mesh {
     }
 
     /// Waits until the dumps of both proxies show something.
-    async fn known(
+    pub async fn known(
         &self,
         what: &str,
         shows: impl Fn(&serde_json::Value) -> bool,
@@ -324,6 +397,39 @@ impl Mesh {
         }
         Ok(())
     }
+}
+
+/// Starts a proxy in a new pod of its node.
+fn start_proxy(
+    topology: &mut Topology,
+    control_plane: &ControlPlane,
+    node: &str,
+    program: &Program,
+    dir: &Path,
+) -> anyhow::Result<NodeProxy> {
+    let earlier = topology.pods().iter();
+    let earlier = earlier.filter(|pod| pod.name().starts_with("ztunnel-") && pod.node() == node);
+    let pod = format!("ztunnel-{node}-{}", earlier.count() + 1);
+    let namespace = topology.add_pod(node, &pod)?.namespace();
+    let start = Start {
+        node,
+        pod: &pod,
+        program,
+        control_plane,
+        agent_socket: &agent_socket(dir),
+        dir,
+    };
+    NodeProxy::start(&start, namespace)
+}
+
+/// Where a node's agent listens for its proxy.
+fn agent_socket(dir: &Path) -> PathBuf {
+    dir.join("ztunnel.sock")
+}
+
+fn ask(from: &Namespace, url: &str) -> anyhow::Result<String> {
+    let arguments = ["--silent", "--show-error", "--fail", "--max-time", "5", url];
+    Ok(from.exec("curl", &arguments, "")?)
 }
 
 fn info(workload: &Workload) -> PodInfo {

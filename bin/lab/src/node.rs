@@ -1,12 +1,15 @@
 //! The proxy process of one node, and what it says.
 
 use std::{
+    ffi::OsString,
+    io,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
     time::Duration,
 };
 
 use anyhow::Context as _;
+use nix::sys::signal::Signal;
 use testkit_net::{Namespace, Process, eventually};
 
 use crate::control_plane::{self, ControlPlane};
@@ -14,10 +17,18 @@ use crate::control_plane::{self, ControlPlane};
 /// Longest wait for anything a proxy should do by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A program that runs a proxy.
+#[derive(Clone, Debug)]
+pub struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+}
+
 /// The proxy of one node. It is killed when dropped.
 #[derive(Debug)]
 pub struct NodeProxy {
-    name: String,
+    pod: String,
     process: Process,
 }
 
@@ -28,35 +39,68 @@ pub struct Mark(usize);
 /// How a proxy is started.
 pub(crate) struct Start<'a> {
     pub(crate) node: &'a str,
-    /// The program; without one, the proxy built into this program.
-    pub(crate) program: Option<PathBuf>,
+    /// The name of the pod it runs in.
+    pub(crate) pod: &'a str,
+    pub(crate) program: &'a Program,
     pub(crate) control_plane: &'a ControlPlane,
     pub(crate) agent_socket: &'a Path,
     /// A folder of its own.
     pub(crate) dir: &'a Path,
 }
 
+// === impl Program ===
+
+impl Program {
+    /// A program that needs no arguments; a relative path is taken from here.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// The proxy built into the running program, which must be `lab` itself.
+    pub fn built_in() -> io::Result<Self> {
+        Ok(Self::new(std::env::current_exe()?).argument("node-proxy"))
+    }
+
+    /// With one more argument.
+    #[must_use]
+    pub fn argument(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// With one more variable, or another value than the lab's.
+    #[must_use]
+    pub fn variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// It has no environment but what is added to it.
+    fn command(&self) -> io::Result<Command> {
+        let mut command = Command::new(std::path::absolute(&self.path)?);
+        command.args(&self.arguments).env_clear();
+        Ok(command)
+    }
+}
+
 // === impl NodeProxy ===
 
 impl NodeProxy {
-    /// Starts a proxy in its node's namespace, with the environment of a DaemonSet's pod.
+    /// Starts a proxy in its pod, with the environment that a DaemonSet gives it.
     pub(crate) fn start(start: &Start<'_>, namespace: &Namespace) -> anyhow::Result<Self> {
         let (token, roots) = (start.dir.join("token"), start.dir.join("root-cert.pem"));
         std::fs::write(&token, start.control_plane.admit_node(start.node))?;
         std::fs::write(&roots, start.control_plane.roots())?;
-        let mut command = if let Some(program) = &start.program {
-            Command::new(std::path::absolute(program)?)
-        } else {
-            let mut itself = Command::new(std::env::current_exe()?);
-            itself.arg("node-proxy");
-            itself
-        };
+        let mut command = start.program.command()?;
         let url = start.control_plane.url();
         command
             .current_dir(start.dir)
-            .env_clear()
             .env("NODE_NAME", start.node)
-            .env("POD_NAME", format!("ztunnel-{}", start.node))
+            .env("POD_NAME", start.pod)
             .env("POD_NAMESPACE", "istio-system")
             .env("SERVICE_ACCOUNT", "ztunnel")
             .env("CLUSTER_ID", "Kubernetes")
@@ -74,11 +118,17 @@ impl NodeProxy {
                 .env(format!("{service}_ROOT_CA"), &roots)
                 .env(format!("ALT_{service}_HOSTNAME"), control_plane::NAME);
         }
+        command.envs(start.program.environment.iter().map(|(k, v)| (k, v)));
         let process = namespace.spawn(command).context("start ztunnel")?;
         Ok(Self {
-            name: start.node.to_owned(),
+            pod: start.pod.to_owned(),
             process,
         })
+    }
+
+    /// The name of its own pod.
+    pub fn pod(&self) -> &str {
+        &self.pod
     }
 
     /// The process id.
@@ -113,7 +163,7 @@ impl NodeProxy {
         let what = format!(
             "a line with {} in the log of {}",
             parts.join(" and "),
-            self.name
+            self.pod
         );
         let mut found = None;
         let waited = eventually(what, PATIENCE, || {
@@ -126,15 +176,27 @@ impl NodeProxy {
         found.context("a line that was found is gone")
     }
 
+    /// How it ended, or `None` if it runs.
+    pub fn status(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.process.status()?)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
+        Ok(self.process.signal(signal)?)
+    }
+
+    /// Waits for its end.
+    pub async fn wait(&mut self) -> anyhow::Result<ExitStatus> {
+        let status = self.process.wait(PATIENCE).await;
+        status.with_context(|| format!("the end of {}", self.pod))
+    }
+
     /// Asks the proxy to end, as the kubelet does.
-    pub(crate) async fn terminate(&mut self) -> anyhow::Result<()> {
-        let status = self.process.terminate(PATIENCE).await;
-        let status = status.with_context(|| format!("end the ztunnel of {}", self.name))?;
-        anyhow::ensure!(
-            status.success(),
-            "the ztunnel of {} ended with {status}",
-            self.name
-        );
+    pub async fn terminate(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGTERM)?;
+        let status = self.wait().await?;
+        anyhow::ensure!(status.success(), "{} ended with {status}", self.pod);
         Ok(())
     }
 

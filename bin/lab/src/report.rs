@@ -1,12 +1,18 @@
 //! What the demo prints: steps in plain words, and the table of what was verified.
 
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    io::{self, Write as _},
+};
+
+use anyhow::Context as _;
 
 /// The checks so far, printed as they are made.
 #[derive(Debug, Default)]
 pub struct Report {
     checks: Vec<Check>,
     steps: usize,
+    unread: Option<io::Error>,
 }
 
 #[derive(Debug)]
@@ -19,22 +25,20 @@ struct Check {
 
 impl Report {
     /// Begins a step.
-    #[expect(clippy::print_stdout, reason = "the demo is for reading")]
     pub fn step(&mut self, title: &str) {
         self.steps += 1;
-        println!("\n{}. {title}", self.steps);
+        self.say(&format!("\n{}. {title}", self.steps));
     }
 
     /// Shows something that was done or seen, indented; long lines stay whole, to be copied.
-    #[expect(clippy::print_stdout, reason = "the demo is for reading")]
-    pub fn show(&self, text: impl fmt::Display) {
+    pub fn show(&mut self, text: impl fmt::Display) {
         for line in text.to_string().lines() {
-            println!("   {line}");
+            self.say(&format!("   {line}"));
         }
     }
 
-    /// Notes whether a promise holds. One that does not ends the demo, with `evidence`.
-    #[expect(clippy::print_stdout, reason = "the demo is for reading")]
+    /// Notes whether a promise holds. One that does not ends the demo, with `evidence`; so does a reader
+    /// who has gone, as in `lab demo | head`.
     pub fn check(
         &mut self,
         what: &str,
@@ -45,9 +49,18 @@ impl Report {
             what: what.to_owned(),
             holds,
         });
-        println!("   {} {what}", sign(holds));
+        self.say(&format!("   {} {what}", sign(holds)));
         anyhow::ensure!(holds, "this does not hold: {what}\n{}", evidence());
-        Ok(())
+        match self.unread.take() {
+            Some(error) => Err(error).context("write to standard output"),
+            None => Ok(()),
+        }
+    }
+
+    /// Prints a line of the demo.
+    pub fn say(&mut self, line: &str) {
+        let written = writeln!(io::stdout(), "{line}");
+        self.unread = self.unread.take().or_else(|| written.err());
     }
 
     /// How many checks were made.
