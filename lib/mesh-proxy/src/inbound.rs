@@ -181,7 +181,7 @@ impl Tunnel {
                 return None;
             }
         };
-        let mut account = Account::new(&self.pod.shared.metrics, ends, started);
+        let account = Account::new(&self.pod.shared.metrics, ends, started);
         let (view, subject) = (arrival.view.clone(), arrival.subject.clone());
         let mut tracked = self.pod.connections.track_inbound(view, subject);
         let reaching = async {
@@ -203,7 +203,6 @@ impl Tunnel {
             account.finish(Err(&Error::GivenUp));
             return None;
         };
-        account.opened();
         Some(Open {
             account,
             tracked,

@@ -78,8 +78,8 @@ pub(crate) async fn serve(
     match unless(work.immediate(), find_way(&pod, client, destination)).await {
         Err(error) => access_log::refused(client, destination, Reporter::Source, &error),
         Ok((departure, ends)) => {
-            let mut account = Account::new(&pod.shared.metrics, ends, started);
-            let result = carry(&pod, stream, departure, &mut account).await;
+            let account = Account::new(&pod.shared.metrics, ends, started);
+            let result = carry(&pod, stream, departure, &account).await;
             account.finish(result.as_ref().copied());
         }
     }
@@ -119,13 +119,12 @@ async fn carry(
     pod: &Pod,
     stream: TcpStream,
     departure: Departure,
-    account: &mut Account,
+    account: &Account,
 ) -> Result<(), Error> {
     let mut tracked = pod.connections.track_outbound(departure.view());
     match &departure.way {
         Way::Plain(target) => {
             let upstream = tracked.unless_ended(pod.connect(*target)).await?;
-            account.opened();
             tracked
                 .carry(account, copy::split(stream), copy::split(upstream))
                 .await
@@ -135,7 +134,6 @@ async fn carry(
             let opening = async { Ok(pod.pool.open(&tunnel.key, request).await?) };
             let (_, upstream) = tracked.unless_ended(opening.boxed()).await?;
             drop(departure);
-            account.opened();
             tracked
                 .carry(account, copy::split(stream), upstream.into_split())
                 .await

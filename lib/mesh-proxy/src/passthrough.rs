@@ -51,8 +51,8 @@ pub(crate) async fn serve(
     match unless(work.immediate(), inspect(&pod, client, target)).await {
         Err(error) => access_log::refused(client, target, Reporter::Destination, &error),
         Ok((arrival, ends)) => {
-            let mut account = Account::new(&pod.shared.metrics, ends, started);
-            let result = deliver(&pod, stream, arrival, &mut account).await;
+            let account = Account::new(&pod.shared.metrics, ends, started);
+            let result = deliver(&pod, stream, arrival, &account).await;
             account.finish(result.as_ref().copied());
         }
     }
@@ -104,7 +104,7 @@ async fn deliver(
     pod: &Pod,
     stream: TcpStream,
     arrival: Arrival,
-    account: &mut Account,
+    account: &Account,
 ) -> Result<(), Error> {
     let Arrival {
         client,
@@ -129,7 +129,6 @@ async fn deliver(
         .unless_ended(pod.connect_as(client.ip(), target))
         .await?;
     drop(subject);
-    account.opened();
     tracked
         .carry(account, copy::split(stream), copy::split(upstream))
         .await

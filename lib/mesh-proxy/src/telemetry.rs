@@ -63,14 +63,17 @@ struct EndNames {
 // === impl Account ===
 
 impl Account {
-    /// Begins the record of a connection that was accepted at `started`. It counts as opened only
-    /// once [`Account::opened`] says so.
+    /// Begins the record of a connection that was accepted at `started`. It counts as opened from here
+    /// on, whether or not it will be let through: opened and closed stay in balance, and the ratio of
+    /// failed to opened is what dashboards of Istio's kind show.
     pub fn new(metrics: &Metrics, ends: Ends, started: Instant) -> Self {
-        Self {
-            series: metrics.traffic().series(&ends.labels),
+        let series = metrics.traffic().series(&ends.labels);
+        let counters = Arc::default();
+        let account = Self {
+            lease: Some(series.open(Arc::clone(&counters))),
+            series,
             metrics: metrics.clone(),
-            counters: Arc::default(),
-            lease: None,
+            counters,
             ends: EndNames {
                 source: ends.source,
                 destination: ends.destination,
@@ -80,15 +83,9 @@ impl Account {
             },
             started,
             recorded: false,
-        }
-    }
-
-    /// Says that the connection stands from end to end.
-    pub fn opened(&mut self) {
-        if self.lease.is_none() {
-            self.lease = Some(self.series.open(self.counters.clone()));
-            access_log::opened(&self.entry());
-        }
+        };
+        access_log::opened(&account.entry());
+        account
     }
 
     /// The connection's byte counters: forward is from client to server. One relaxed addition per
@@ -116,12 +113,11 @@ impl Account {
                 .traffic()
                 .series(&self.series.labels().flagged(flag)),
         };
-        match self.lease.take() {
-            Some(lease) => {
-                drop(lease);
-                flagged.closed();
-            }
-            None => flagged.failed(),
+        // The bytes are final before the connection counts as closed.
+        drop(self.lease.take());
+        flagged.closed();
+        if flag != ResponseFlag::None {
+            flagged.failed();
         }
         let took = self.started.elapsed();
         access_log::complete(&self.entry(), &self.totals(), took, result);

@@ -63,7 +63,7 @@ macro_rules! event {
     }};
 }
 
-/// Says that a connection stands from end to end.
+/// Says that a connection began. Whether it stands, its end tells.
 pub(super) fn opened(entry: &Entry<'_>) {
     if tracing::enabled!(target: "access", Level::DEBUG) {
         event!(Level::DEBUG, entry, "connection opened");

@@ -39,9 +39,9 @@ pub struct Peer {
     pub principal: Option<Identity>,
     /// The cluster.
     pub cluster: Option<Arc<str>>,
-    /// The region; the label is left out when it is not known.
+    /// The region.
     pub region: Option<Arc<str>>,
-    /// The zone; the label is left out when it is not known.
+    /// The zone.
     pub zone: Option<Arc<str>>,
 }
 
@@ -258,12 +258,8 @@ impl Writer<'_, '_> {
     }
 
     fn locality(&mut self, peer: &Peer, names: &Names) -> std::fmt::Result {
-        for (name, value) in [(names.region, &peer.region), (names.zone, &peer.zone)] {
-            if let Some(value) = value {
-                self.text(name, value)?;
-            }
-        }
-        Ok(())
+        self.known(names.region, peer.region.as_deref())?;
+        self.known(names.zone, peer.zone.as_deref())
     }
 
     fn known(&mut self, name: &str, value: Option<&str>) -> std::fmt::Result {

@@ -112,7 +112,7 @@ const FAMILIES: [(&str, &str); 5] = [
     ),
     (
         "istio_tcp_connections_failed",
-        "The total number of TCP connections that failed before they were open (unstable)",
+        "The total number of TCP connections that failed, by reason (unstable)",
     ),
 ];
 
@@ -306,7 +306,7 @@ impl Series {
         self.closed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a connection as failed before it was open.
+    /// Counts a connection as failed, besides counting it as closed.
     pub fn failed(&self) {
         self.failed.fetch_add(1, Ordering::Relaxed);
     }

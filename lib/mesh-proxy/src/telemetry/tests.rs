@@ -76,11 +76,9 @@ fn expect(registry: &Registry, series: &[(&str, &str, u64)]) {
 }
 
 #[test]
-fn an_open_connection_that_is_dropped_is_closed_once_and_without_a_flag() {
+fn a_connection_that_is_dropped_is_closed_once_and_without_a_flag() {
     let (metrics, registry) = mk_metrics();
-    let mut account = mk_account(&metrics, "a");
-    account.opened();
-    account.opened();
+    let account = mk_account(&metrics, "a");
     drop(account);
     expect(&registry, &[("closed", "-", 1), ("opened", "-", 1)]);
 }
@@ -88,35 +86,32 @@ fn an_open_connection_that_is_dropped_is_closed_once_and_without_a_flag() {
 #[test]
 fn a_connection_that_is_finished_is_not_counted_again_when_dropped() {
     let (metrics, registry) = mk_metrics();
-    let mut account = mk_account(&metrics, "a");
-    account.opened();
+    let account = mk_account(&metrics, "a");
     account.finish(Ok(()));
     expect(&registry, &[("closed", "-", 1), ("opened", "-", 1)]);
 }
 
 #[test]
-fn a_connection_that_never_opened_has_failed_with_its_flag() {
-    let (metrics, registry) = mk_metrics();
-    mk_account(&metrics, "a").finish(Err(&Error::Denied(Denial::NoAllowMatched)));
-    expect(&registry, &[("failed", "DENY", 1)]);
-}
-
-#[test]
-fn an_open_connection_that_fails_is_closed_with_its_flag() {
-    let (metrics, registry) = mk_metrics();
-    let mut account = mk_account(&metrics, "a");
-    account.opened();
-    account.finish(Err(&Error::DeniedLate(Denial::NoAllowMatched)));
-    expect(&registry, &[("closed", "DENY", 1), ("opened", "-", 1)]);
+fn a_connection_that_fails_is_opened_closed_and_failed_with_its_flag() {
+    for error in [Error::Denied, Error::DeniedLate] {
+        let (metrics, registry) = mk_metrics();
+        mk_account(&metrics, "a").finish(Err(&error(Denial::NoAllowMatched)));
+        expect(
+            &registry,
+            &[
+                ("closed", "DENY", 1),
+                ("failed", "DENY", 1),
+                ("opened", "-", 1),
+            ],
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_series_is_forgotten_and_one_in_use_is_kept() {
     let (metrics, registry) = mk_metrics();
-    let mut used = mk_account(&metrics, "used");
-    used.opened();
-    let mut idle = mk_account(&metrics, "idle");
-    idle.opened();
+    let _used = mk_account(&metrics, "used");
+    let idle = mk_account(&metrics, "idle");
     idle.finish(Ok(()));
     advance(RETENTION.saturating_sub(SECOND)).await;
     expect(

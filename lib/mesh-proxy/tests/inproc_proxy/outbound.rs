@@ -124,7 +124,7 @@ async fn the_proxy_does_not_call_itself() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_counts_as_failed_and_never_as_opened() {
+async fn a_refused_connection_counts_as_opened_closed_and_failed() {
     let mut mesh = Mesh::new();
     let client = mesh.pod("client");
     let (listener, target) = mesh.pod("server").listen().await;
@@ -135,16 +135,19 @@ async fn a_refused_connection_counts_as_failed_and_never_as_opened() {
         line.contains(&format!("error=\"connect to {target}: Connection refused")),
         "{line}"
     );
-    let flag = [("response_flags", "CONNECT")];
-    assert_eq!(mesh.metric("istio_tcp_connections_failed_total", &flag), 1);
-    assert_eq!(
-        mesh.series("istio_tcp_connections_opened_total"),
-        Vec::<String>::new()
-    );
-    assert_eq!(
-        mesh.series("istio_tcp_connections_closed_total"),
-        Vec::<String>::new()
-    );
+    for (count, flag) in [
+        ("opened", "-"),
+        ("closed", "CONNECT"),
+        ("failed", "CONNECT"),
+    ] {
+        let family = format!("istio_tcp_connections_{count}_total");
+        assert_eq!(
+            mesh.metric(&family, &[("response_flags", flag)]),
+            1,
+            "{count}"
+        );
+        assert_eq!(mesh.series(&family).len(), 1, "{count}");
+    }
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ async fn a_policy_that_arrives_closes_the_connections_it_denies_and_no_others() 
     exchange(&mut allowed, b"after").await;
     let flags = [("reporter", "destination"), ("response_flags", "DENY")];
     assert_eq!(mesh.metric("istio_tcp_connections_closed_total", &flags), 1);
-    assert_eq!(mesh.metric("istio_tcp_connections_failed_total", &flags), 0);
+    assert_eq!(mesh.metric("istio_tcp_connections_failed_total", &flags), 1);
 }
 
 #[tokio::test]

@@ -150,7 +150,8 @@ async fn both_proxies_count_the_connection_with_the_labels_of_the_contract() {
          destination_principal=\"spiffe://cluster.local/ns/default/sa/server\",\
          destination_app=\"server\",destination_version=\"v1\",destination_cluster=\"Kubernetes\",\
          request_protocol=\"tcp\",response_flags=\"-\",\
-         connection_security_policy=\"mutual_tls\"} 1"
+         connection_security_policy=\"mutual_tls\",source_region=\"unknown\",\
+         source_zone=\"unknown\",destination_region=\"unknown\",destination_zone=\"unknown\"} 1"
     );
 }
 
