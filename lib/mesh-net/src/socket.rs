@@ -49,6 +49,10 @@ pub trait SocketFactory: fmt::Debug + Send + Sync {
 
     /// A UDP socket. `[::]` is treated as by [`listen_tcp`](Self::listen_tcp).
     fn bind_udp(&self, address: SocketAddr) -> io::Result<UdpSocket>;
+
+    /// Whether `address`, whatever its port, is one of the place's own. A redirected connection need
+    /// not have wanted to come here: rules also take what a neighbour sends for somebody else.
+    fn owns(&self, address: SocketAddr) -> io::Result<bool>;
 }
 
 /// Sockets in the namespace of the process.
@@ -210,6 +214,10 @@ impl SocketFactory for HostSockets {
     fn bind_udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
         self.recipe().bind_udp(address)
     }
+
+    fn owns(&self, address: SocketAddr) -> io::Result<bool> {
+        self.recipe().owns(address)
+    }
 }
 
 // === impl InPodSockets ===
@@ -247,6 +255,10 @@ impl SocketFactory for InPodSockets {
     fn bind_udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
         self.recipe().bind_udp(address)
     }
+
+    fn owns(&self, address: SocketAddr) -> io::Result<bool> {
+        self.recipe().owns(address)
+    }
 }
 
 // === impl Recipe ===
@@ -281,6 +293,18 @@ impl Recipe<'_> {
     fn bind_udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
         let socket = self.bind_any(address, Type::DGRAM)?;
         Ok(UdpSocket::from_std(socket.into()).map_err(Error::Register)?)
+    }
+
+    /// Asks the kernel, which binds a socket that is not transparent to local addresses alone. To
+    /// multicast and broadcast ones too, but no TCP connection ends there.
+    fn owns(&self, mut address: SocketAddr) -> io::Result<bool> {
+        address.set_port(0);
+        let socket = self.create(Domain::for_address(address), Type::STREAM)?;
+        match socket.bind(&address.into()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(false),
+            Err(error) => Err(Error::Bind(address, error).into()),
+        }
     }
 
     /// Binds, or binds the IPv4 wildcard where the IPv6 one was asked for and IPv6 is off.

@@ -171,6 +171,22 @@ add rule inet t out meta mark & 0xfff != 0x539 tcp dport 80 redirect to :15001
 }
 
 #[tokio::test]
+async fn a_namespace_owns_its_addresses_and_no_others() {
+    let pod = Namespace::new("owns").unwrap();
+    pod.ip("addr add 10.9.0.2/24 dev lo").unwrap();
+    pod.ip("-6 addr add fd00:9::2/64 dev lo nodad").unwrap();
+    let sockets = mk_sockets(&pod);
+    let _busy = sockets.listen_tcp(parse("10.9.0.2:80")).unwrap();
+    for own in ["10.9.0.2:80", "[fd00:9::2]:80", "127.0.0.1:80"] {
+        assert!(sockets.owns(parse(own)).unwrap(), "{own}");
+    }
+    for foreign in ["10.9.1.2:80", "[fd00:9::3]:80", "192.0.2.1:0"] {
+        assert!(!sockets.owns(parse(foreign)).unwrap(), "{foreign}");
+    }
+    assert!(!HostSockets::default().owns(parse("192.0.2.1:0")).unwrap());
+}
+
+#[tokio::test]
 async fn a_second_proxy_may_listen_beside_the_first_only_with_port_reuse() {
     let pod = Namespace::new("reuse").unwrap();
     let sharing = mk_sockets(&pod);

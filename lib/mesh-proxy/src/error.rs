@@ -32,6 +32,10 @@ pub enum Error {
     /// The client called one of the proxy's own ports. The client is at fault.
     #[error("{0} is a port of the proxy itself")]
     SelfCall(SocketAddr),
+    /// A neighbour sent the pod what is meant for another address: it takes the pod for a router, or
+    /// tries to reach through it what it cannot reach itself. The neighbour is at fault.
+    #[error("{0} is not an address of the pod")]
+    NotOwn(SocketAddr),
     /// Discovery has not named the pod in time. A young pod's first connections may meet this; it
     /// passes by itself unless the control plane is away.
     #[error("no workload is known for pod {}/{} with service account {}", .0.namespace, .0.name, .0.service_account)]

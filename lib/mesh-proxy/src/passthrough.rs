@@ -67,6 +67,7 @@ async fn inspect(
         return Err(Error::SelfCall(target));
     }
     let local = pod.workload().await?;
+    pod.check_own(&local, target)?;
     let discover = &pod.shared.discover;
     let asked = discover
         .inbound_target(&local, &Authority::Address(target), target)

@@ -72,6 +72,19 @@ impl Pod {
         }
     }
 
+    /// Refuses what was sent to the pod's interface but meant for somebody else: the redirection rules
+    /// take every packet that comes in. Without this a neighbour could use the pod as a relay, or reach
+    /// what listens on its loopback alone.
+    pub(crate) fn check_own(&self, local: &Workload, target: SocketAddr) -> Result<(), Error> {
+        let address = target.ip();
+        // Nearly always; the kernel is asked only about addresses that discovery does not name.
+        if local.addresses.contains(&address) {
+            return Ok(());
+        }
+        let owned = may_arrive_for(address) && self.sockets.owns(target).unwrap_or(false);
+        owned.then_some(()).ok_or(Error::NotOwn(target))
+    }
+
     /// Connects to `target`.
     pub(crate) async fn connect(&self, target: SocketAddr) -> Result<TcpStream, Error> {
         self.connect_from(None, target).await
@@ -129,6 +142,12 @@ pub(crate) async fn unless<S, T>(
     }
 }
 
+/// Whether a connection from outside can be meant for `address`.
+fn may_arrive_for(address: IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    !(address.is_loopback() || address.is_unspecified() || address.is_multicast() || broadcast)
+}
+
 /// Whether a connection to `target` can come from the address `client`.
 ///
 /// Not from the target's own address, nor over another family; and the loopback interface carries
@@ -142,6 +161,16 @@ fn can_appear(client: IpAddr, target: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_from_outside_is_meant_for_loopback_or_for_many() {
+        let may = |address: &str| may_arrive_for(address.parse().unwrap());
+        assert!(may("10.0.0.1") && may("fd00::1") && may("fe80::1"));
+        for address in ["127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1"] {
+            assert!(!may(address), "{address}");
+        }
+        assert!(!may("255.255.255.255"));
+    }
 
     #[test]
     fn a_client_appears_only_where_its_address_can() {

@@ -463,6 +463,10 @@ impl SocketFactory for Sockets {
     fn bind_udp(&self, _: SocketAddr) -> io::Result<UdpSocket> {
         Err(io::ErrorKind::Unsupported.into())
     }
+
+    fn owns(&self, address: SocketAddr) -> io::Result<bool> {
+        Ok(address.ip() == self.address)
+    }
 }
 
 // === impl Log ===

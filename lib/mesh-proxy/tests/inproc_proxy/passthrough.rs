@@ -75,3 +75,20 @@ async fn the_proxys_own_ports_are_no_targets() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_pod_is_no_relay_to_other_addresses() {
+    let mut mesh = Mesh::new();
+    let (server, other) = (mesh.pod("server"), mesh.pod("other"));
+    let (elsewhere, mut clients) = other.echo().await;
+    for target in [elsewhere, ([192, 0, 2, 1], 80).into()] {
+        let mut stream = server.dial_plain(free_address(), target).await;
+        assert_eq!(read_out(&mut stream).await, b"");
+        let line = mesh
+            .line(&["connection failed", "direction=\"inbound\""])
+            .await;
+        let error = format!("error=\"{target} is not an address of the pod\"");
+        assert!(line.contains(&error), "{line}");
+    }
+    assert!(clients.try_recv().is_err(), "nobody hears of it");
+}
