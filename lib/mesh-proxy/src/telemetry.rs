@@ -113,6 +113,7 @@ impl Account {
                 .traffic()
                 .series(&self.series.labels().flagged(flag)),
         };
+        self.metrics.traffic().keep(&self.series);
         // The bytes are final before the connection counts as closed.
         drop(self.lease.take());
         flagged.closed();

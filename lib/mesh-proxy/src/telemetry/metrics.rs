@@ -56,7 +56,8 @@ pub struct Series {
     closed: AtomicU64,
     failed: AtomicU64,
     bytes: Mutex<Volume>,
-    /// Seconds after [`Traffic::began`] at which the series was last looked up.
+    /// Seconds after [`Traffic::began`] at which the series was last looked up or had a
+    /// connection end.
     used: AtomicU64,
 }
 
@@ -194,6 +195,7 @@ impl Traffic {
         }
         let mut all = shard.write();
         if let Some(Keyed(series)) = all.get(labels) {
+            series.used.store(now, Ordering::Relaxed);
             return series.clone();
         }
         if all.len() >= FIRST_SWEEP && all.len() == all.capacity() {
@@ -202,6 +204,12 @@ impl Traffic {
         let series = Arc::new(Series::new(labels.clone(), now));
         all.insert(Keyed(series.clone()));
         series
+    }
+
+    /// Keeps a series from now on for another retention: a connection of it has just ended, and however
+    /// long it was open, the next scrape has to show that.
+    pub fn keep(&self, series: &Series) {
+        series.used.store(self.seconds(), Ordering::Relaxed);
     }
 
     /// How many series are kept.

@@ -138,3 +138,14 @@ async fn idle_series_do_not_pile_up_though_nobody_scrapes() {
     assert_eq!(scrape(&registry).len(), 0);
     assert!(metrics.traffic().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_longer_than_the_retention_is_still_seen_to_close() {
+    let (metrics, registry) = mk_metrics();
+    let account = mk_account(&metrics, "a");
+    advance(2 * RETENTION).await;
+    drop(account);
+    expect(&registry, &[("closed", "-", 1), ("opened", "-", 1)]);
+    advance(RETENTION).await;
+    expect(&registry, &[]);
+}
