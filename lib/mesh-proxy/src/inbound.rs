@@ -82,7 +82,8 @@ pub(crate) async fn serve(
     };
     let refused =
         |error: &Error| access_log::refused(client, accepted, Reporter::Destination, error);
-    let (stream, peer) = match Box::pin(unless(drain.signaled(), handshake(&pod, stream))).await {
+    let shaking = unless(server::too_late_to_begin(&drain), handshake(&pod, stream));
+    let (stream, peer) = match Box::pin(shaking).await {
         Ok(done) => done,
         Err(error) => return refused(&error),
     };

@@ -29,7 +29,7 @@ use mesh_runtime::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{authority, keepalive, payload::Payload, settings::Settings, stream::Stream};
@@ -110,6 +110,10 @@ struct Server<IO> {
     permits: Arc<Semaphore>,
 }
 
+/// How long a graceful drain waits for those who are still shaking hands: some round trips over any
+/// distance, and little beside what an owner waits for open tunnels.
+const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
+
 /// Serves the connection `io` until it ends: in order by the client or by `drain`, or with an error.
 ///
 /// Each well-formed request is a task of `tasks` that runs `handler`; others are answered with 400
@@ -127,8 +131,7 @@ where
 {
     let mut server = tokio::select! {
         biased;
-        // A client that has not even begun has nothing to lose.
-        _ = drain.signaled() => return Ok(()),
+        () = too_late_to_begin(&drain) => return Ok(()),
         server = Server::accept(io, settings) => server?,
     };
     let mut unanswered = pin!(server.unanswered(settings));
@@ -162,6 +165,19 @@ where
                 }
             },
             () = &mut unanswered => return Err(Error::Unanswered(settings.ping_timeout)),
+        }
+    }
+}
+
+/// Resolves when a client that is still shaking hands is not waited for any longer.
+///
+/// A graceful drain gives it the time that a peer needs: it gets a connection and is told in order to
+/// open its tunnel elsewhere, whereas a broken handshake fails what its application began.
+pub(crate) async fn too_late_to_begin(drain: &Watch) {
+    if drain.signaled().await == Mode::Graceful {
+        tokio::select! {
+            () = drain.immediate() => {}
+            () = sleep(HANDSHAKE_GRACE) => {}
         }
     }
 }

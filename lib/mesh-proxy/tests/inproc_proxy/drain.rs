@@ -91,6 +91,34 @@ async fn a_proxy_whose_owner_is_gone_ends_its_connections() {
     );
 }
 
+#[tokio::test]
+async fn a_handshake_that_a_drain_meets_is_finished_and_the_client_told_to_go_elsewhere() {
+    let mesh = Mesh::new();
+    let (client, server) = (mesh.pod("client"), mesh.pod("server"));
+    let server_identity = server.identity();
+    let stream = TcpStream::connect(server.proxy.hbone).await.unwrap();
+    let held = [("reporter", "destination")];
+    let accepted = async {
+        while mesh.metric("istio_tcp_sockets_open", &held) < 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, accepted).await.unwrap();
+    let draining = tokio::spawn(server.trigger.drain(Mode::Graceful));
+    let begun = async { while TcpStream::connect(server.proxy.hbone).await.is_ok() {} };
+    timeout(DEADLINE, begun).await.unwrap();
+
+    let certificate = mesh.authority.issue(&client.identity());
+    let handshake = certificate.connect(stream, std::slice::from_ref(&server_identity));
+    let (stream, _) = timeout(DEADLINE, handshake).await.unwrap().unwrap();
+    let builder = h2::client::Builder::new();
+    let (_requests, connection) = builder.handshake::<_, bytes::Bytes>(stream).await.unwrap();
+    // GOAWAY without an error: a pool opens the tunnel elsewhere, and the application sees nothing.
+    timeout(DEADLINE, connection).await.unwrap().unwrap();
+    timeout(DEADLINE, server.running).await.unwrap().unwrap();
+    timeout(DEADLINE, draining).await.unwrap().unwrap();
+}
+
 /// Waits until nothing listens at `address`.
 async fn until_refused(address: std::net::SocketAddr) {
     let refused = async {
