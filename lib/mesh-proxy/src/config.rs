@@ -35,6 +35,9 @@ pub struct Settings {
     pub policy_info_logging: bool,
     /// Longest time to wait for a plain TCP connection, and for a certificate.
     pub connect_timeout: Duration,
+    /// Longest time that a connection waits for a policy which the pod's workload names and discovery
+    /// has not described; it is denied then.
+    pub policy_patience: Duration,
     /// Most TLS handshakes that strangers may have in flight with one pod; past that the oldest is
     /// given up for the newest.
     pub max_handshakes: usize,
@@ -52,6 +55,9 @@ impl Default for Settings {
             baggage: true,
             policy_info_logging: false,
             connect_timeout: Duration::from_secs(10),
+            // Workloads and policies are two subscriptions, and what one says of the other is seldom
+            // more than some milliseconds behind.
+            policy_patience: Duration::from_secs(1),
             // A handshake takes some milliseconds; a pod that gets a thousand at once is either under
             // attack or restarting behind a large fleet, and the pool makes one do for many
             // connections. 1024 × ~40 KiB of TLS state is 40 MiB at worst.

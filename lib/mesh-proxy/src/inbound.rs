@@ -254,7 +254,7 @@ impl Tunnel {
             tunnel,
             ..
         } = &arrival.target;
-        self.pod.authorize(&arrival.subject)?;
+        self.pod.authorize(&arrival.subject).await?;
         match tunnel.map(|tunnel| tunnel.protocol) {
             Some(ApplicationProtocol::Proxy) => {
                 let mut stream = self.pod.connect(*upstream).await?;

@@ -125,7 +125,7 @@ async fn deliver(
         protocol: Protocol::Tcp,
     };
     let mut tracked = pod.connections.track_inbound(view, subject.clone());
-    pod.authorize(&subject)?;
+    tracked.unless_ended(pod.authorize(&subject)).await?;
     let upstream = tracked
         .unless_ended(pod.connect_as(client.ip(), target))
         .await?;

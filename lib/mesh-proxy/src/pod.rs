@@ -5,9 +5,10 @@ use std::{
     sync::Arc,
 };
 
+use futures::future::BoxFuture;
 use mesh_core::{
     identity::Identity,
-    rbac::{self, Verdict},
+    rbac::{self, Decision, Denial, Verdict},
     workload::{PodInfo, Workload},
 };
 use mesh_identity::WorkloadCertificate;
@@ -60,16 +61,39 @@ impl Pod {
     }
 
     /// Whether a connection may reach the pod; says which dry-run policies match it.
-    pub(crate) fn authorize(&self, subject: &Subject) -> Result<(), Error> {
-        let Subject { local, connection } = subject;
-        let decision = self.shared.discover.authorize(local, connection);
+    pub(crate) async fn authorize(&self, subject: &Subject) -> Result<(), Error> {
+        let mut decision = self.decide(subject);
+        if lacks_policy(&decision) {
+            decision = self.decide_later(subject).await;
+        }
         for policy in &decision.dry_run {
-            self.log_dry_run(policy, connection);
+            self.log_dry_run(policy, &subject.connection);
         }
         match decision.verdict {
             Verdict::Allow => Ok(()),
             Verdict::Deny(denial) => Err(Error::Denied(denial)),
         }
+    }
+
+    fn decide(&self, subject: &Subject) -> Decision {
+        let Subject { local, connection } = subject;
+        self.shared.discover.authorize(local, connection)
+    }
+
+    /// The decision when all policies that the workload names are known, or when patience ends.
+    /// Boxed: it is rare, and connections need not have room for it.
+    fn decide_later<'a>(&'a self, subject: &'a Subject) -> BoxFuture<'a, Decision> {
+        // Before the first look, so that no change falls between the two.
+        let mut changes = self.shared.discover.policy_changes();
+        let known = async move {
+            while lacks_policy(&self.decide(subject)) && changes.changed().await.is_ok() {}
+        };
+        let patience = self.shared.settings.policy_patience;
+        Box::pin(async move {
+            // What is known at the end of patience decides.
+            let _ = timeout(patience, known).await;
+            self.decide(subject)
+        })
     }
 
     /// Refuses what was sent to the pod's interface but meant for somebody else: the redirection rules
@@ -127,6 +151,11 @@ impl Pod {
             tracing::debug!(policy, %source, %destination, "dry-run policy matches");
         }
     }
+}
+
+/// Whether a decision may become another one as soon as discovery describes a policy.
+fn lacks_policy(decision: &Decision) -> bool {
+    matches!(decision.verdict, Verdict::Deny(Denial::UnknownPolicy(_)))
 }
 
 /// Does `work`, unless `stop` resolves first. Not for the life of a connection: watching a drain takes

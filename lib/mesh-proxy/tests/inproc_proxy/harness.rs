@@ -315,12 +315,17 @@ impl Discover for Discovery {
         })
     }
 
-    fn authorize(&self, _: &Workload, connection: &rbac::Connection) -> Decision {
+    fn authorize(&self, local: &Workload, connection: &rbac::Connection) -> Decision {
         let policies = self.policies.lock();
         let compiled = policies
             .iter()
             .map(|policy| Arc::new(CompiledPolicy::compile(policy)));
-        PolicySet::new(compiled).decide(connection)
+        let known = |key: &Arc<str>| policies.iter().any(|policy| policy.key() == *key);
+        let named = local.authorization_policies.iter();
+        let unknown = named.filter(|key| !known(key)).cloned();
+        PolicySet::new(compiled)
+            .with_unknown(unknown)
+            .decide(connection)
     }
 
     fn policy_changes(&self) -> watch::Receiver<u64> {

@@ -1,8 +1,14 @@
 //! Policies, before a connection and during it.
 
-use mesh_core::policy::{Action, Match, StringMatch};
+use std::time::Duration;
 
-use crate::harness::{Mesh, exchange, mk_policy, read_out};
+use mesh_core::{
+    policy::{Action, Match, StringMatch},
+    workload::Workload,
+};
+use tokio::time::timeout;
+
+use crate::harness::{DEADLINE, Mesh, Pod, exchange, mk_policy, read_out};
 
 fn from_service_account(name: &str) -> Match {
     let principal = format!("cluster.local/ns/default/sa/{name}");
@@ -154,4 +160,51 @@ async fn a_policy_that_arrives_closes_connections_of_a_pod_that_discovery_has_fo
     mesh.discovery.policies(vec![allow]);
     assert_eq!(read_out(&mut stream).await, b"");
     mesh.line(&["connection complete", "policy change"]).await;
+}
+
+/// Has the workload of `server` name a policy that discovery has not described.
+fn name_policy(mesh: &Mesh, server: &Pod, name: &str) {
+    mesh.discovery.update(Workload {
+        authorization_policies: vec![format!("default/{name}").into()],
+        ..Workload::clone(&server.workload)
+    });
+}
+
+#[tokio::test]
+async fn a_connection_waits_for_a_policy_that_its_workload_names() {
+    let mut mesh = Mesh::new();
+    mesh.settings.policy_patience = DEADLINE;
+    let (curl, server) = (mesh.pod("curl"), mesh.pod("server"));
+    let (target, _clients) = server.echo().await;
+    mesh.discovery
+        .route(target, Ok(server.tunnel_route(target, None)));
+    name_policy(&mesh, &server, "late");
+    let mut tunnelled = curl.dial(target).await;
+    let mut plain = server.dial_plain(curl.address, target).await;
+    timeout(DEADLINE, async {
+        while server.connections.dump().inbound.len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    let late = mk_policy("late", Action::Allow, from_service_account("curl"));
+    mesh.discovery.policies(vec![late]);
+    exchange(&mut tunnelled, b"allowed").await;
+    assert_eq!(read_out(&mut plain).await, b"", "it proves no identity");
+}
+
+#[tokio::test]
+async fn a_connection_is_denied_when_a_policy_that_its_workload_names_stays_away() {
+    let mut mesh = Mesh::new();
+    mesh.settings.policy_patience = Duration::from_millis(1);
+    let (curl, server) = (mesh.pod("curl"), mesh.pod("server"));
+    let (target, _clients) = server.echo().await;
+    mesh.discovery
+        .route(target, Ok(server.tunnel_route(target, None)));
+    name_policy(&mesh, &server, "late");
+    assert_eq!(read_out(&mut curl.dial(target).await).await, b"");
+    let line = mesh.access("inbound").await;
+    let error = "policy default/late is selected for this workload but not known\"";
+    assert!(line.ends_with(error), "{line}");
 }
