@@ -9,8 +9,8 @@ use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
     io,
-    pin::pin,
-    sync::atomic::{AtomicU64, Ordering},
+    pin::{Pin, pin},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     task::Poll,
 };
 
@@ -53,6 +53,12 @@ pub trait ByteSink: Send {
 
     /// Closes the sending direction: the peer reads what was sent and then the end. Receiving goes on.
     fn finish(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Resolves when the peer has broken the connection, so that it takes nothing any more. Cancel safe.
+    ///
+    /// Waited for once the peer has closed its own sending direction: from then on nothing is read
+    /// from it that would tell.
+    fn closed(&mut self) -> impl Future<Output = ()> + Send;
 }
 
 /// Chunks to be sent in order; its size is bounded.
@@ -148,18 +154,22 @@ where
     let (mut a_source, mut a_sink) = a;
     let (mut b_source, mut b_sink) = b;
     let mut cancelled = pin!(cancelled);
+    let alone = AtomicBool::new(false);
     let mut forward = pin!(pump(
         Direction::Forward,
         &mut a_source,
         &mut b_sink,
-        &counters.forward
+        &counters.forward,
+        &alone
     ));
     let mut backward = pin!(pump(
         Direction::Backward,
         &mut b_source,
         &mut a_sink,
-        &counters.backward
+        &counters.backward,
+        &alone
     ));
+    let alone = &alone;
     let mut open = [true, true];
     let mut turn = Direction::Forward;
     poll_fn(move |cx| {
@@ -182,6 +192,9 @@ where
                 Poll::Pending => {}
                 Poll::Ready(Ok(Over::Finished | Over::SinkClosed)) => {
                     open[direction as usize] = false;
+                    // The other has to look again, and may have had its turn.
+                    alone.store(true, Ordering::Relaxed);
+                    cx.waker().wake_by_ref();
                 }
                 Poll::Ready(Ok(Over::SourceBroke)) => return Poll::Ready(Ok(End::Closed)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -195,17 +208,21 @@ where
     .await
 }
 
-/// Copies one direction until it is over.
+/// Copies one direction until it is over; `alone` says that the other one is.
 async fn pump(
     direction: Direction,
     source: &mut impl ByteSource,
     sink: &mut impl ByteSink,
     count: &AtomicU64,
+    alone: &AtomicBool,
 ) -> Result<Over, Error> {
     loop {
         // A source and a sink that never have to wait must still leave room for other tasks.
         tokio::task::consume_budget().await;
-        let (sent, length) = match source.next().await {
+        let Some(next) = next(source, sink, alone).await else {
+            return Ok(Over::SinkClosed);
+        };
+        let (sent, length) = match next {
             Ok(Some(first)) => match source.next_ready() {
                 None => {
                     let length = first.len();
@@ -229,6 +246,35 @@ async fn pump(
             Err(source) => return Err(Error::Send { direction, source }),
         };
     }
+}
+
+/// What the source gives next; nothing if this direction is alone and its sink is closed meanwhile.
+/// Without that, a peer that first closes its sending direction and then goes away would be waited for
+/// until the other peer says something, which may be never.
+async fn next(
+    source: &mut impl ByteSource,
+    sink: &mut impl ByteSink,
+    alone: &AtomicBool,
+) -> Option<io::Result<Option<Bytes>>> {
+    let mut next = pin!(source.next());
+    let mut sink = Some(sink);
+    // Made and boxed when it is needed: few connections half-close, and all have this in them.
+    let mut closed: Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(next) = next.as_mut().poll(cx) {
+            return Poll::Ready(Some(next));
+        }
+        if alone.load(Ordering::Relaxed)
+            && let Some(sink) = sink.take()
+        {
+            closed = Some(Box::pin(sink.closed()));
+        }
+        match &mut closed {
+            Some(closed) => closed.as_mut().poll(cx).map(|()| None),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 fn over(finished: io::Result<()>, over: Over, direction: Direction) -> Result<Over, Error> {

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncWriteExt as _, Interest},
     net::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -83,5 +83,10 @@ impl ByteSink for TcpSink {
 
     async fn finish(&mut self) -> io::Result<()> {
         self.half.shutdown().await
+    }
+
+    async fn closed(&mut self) {
+        // A reset, or keepalive that gave up. An error says that the runtime shuts down.
+        drop(self.half.ready(Interest::ERROR).await);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use proptest::prelude::*;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
     time::timeout,
@@ -74,6 +74,10 @@ impl ByteSink for FakeSink {
         self.state.lock().finished = true;
         Ok(())
     }
+
+    async fn closed(&mut self) {
+        pending::<()>().await;
+    }
 }
 
 type Feed = mpsc::UnboundedSender<io::Result<Bytes>>;
@@ -112,6 +116,27 @@ async fn copy_tcp(a: TcpStream, b: TcpStream, counters: &Counters) -> Result<End
     )
     .await
     .unwrap()
+}
+
+#[tokio::test]
+async fn a_peer_that_goes_away_after_half_closing_is_not_waited_for() {
+    let ((a, b), (mut a_peer, mut b_peer)) = mk_tcp().await;
+    let counters = Counters::default();
+    let conversation = async {
+        a_peer.write_all(b"question").await.unwrap();
+        a_peer.shutdown().await.unwrap();
+        let mut question = String::new();
+        b_peer.read_to_string(&mut question).await.unwrap();
+        a_peer.set_zero_linger().unwrap();
+        drop(a_peer);
+        // The other peer says nothing; that its connection is closed is all it can notice.
+        timeout(DEADLINE, b_peer.ready(Interest::ERROR | Interest::READABLE))
+            .await
+            .unwrap()
+            .unwrap();
+    };
+    let (end, ()) = tokio::join!(copy_tcp(a, b, &counters), conversation);
+    assert_eq!(end.unwrap(), End::Closed);
 }
 
 #[tokio::test]
@@ -269,6 +294,10 @@ impl ByteSink for Nowhere {
 
     async fn finish(&mut self) -> io::Result<()> {
         Ok(())
+    }
+
+    async fn closed(&mut self) {
+        pending::<()>().await;
     }
 }
 

@@ -149,12 +149,12 @@ impl Sink {
         match ready!(self.stream.poll_capacity(cx)) {
             Some(Ok(room)) => Poll::Ready(Ok(room)),
             Some(Err(error)) => Poll::Ready(Err(into_io(error))),
-            None => Poll::Ready(Err(self.closed())),
+            None => Poll::Ready(Err(self.reason())),
         }
     }
 
     /// Why the stream takes nothing any more.
-    fn closed(&mut self) -> io::Error {
+    fn reason(&mut self) -> io::Error {
         let mut cx = Context::from_waker(Waker::noop());
         match self.stream.poll_reset(&mut cx) {
             Poll::Ready(Ok(reason)) => into_io(reason.into()),
@@ -175,7 +175,7 @@ impl ByteSink for Sink {
             let payload = self.queue.enqueue(chunk.split_to(room));
             self.stream
                 .send_data(payload, false)
-                .map_err(|_closed| self.closed())?;
+                .map_err(|_closed| self.reason())?;
         }
         Ok(())
     }
@@ -183,7 +183,12 @@ impl ByteSink for Sink {
     async fn finish(&mut self) -> io::Result<()> {
         self.stream
             .send_data(Payload::empty(), true)
-            .map_err(|_closed| self.closed())
+            .map_err(|_closed| self.reason())
+    }
+
+    async fn closed(&mut self) {
+        // Either way it is over.
+        drop(poll_fn(|cx| self.stream.poll_reset(cx)).await);
     }
 }
 

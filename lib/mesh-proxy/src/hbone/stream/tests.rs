@@ -70,6 +70,23 @@ async fn half_close_by_the_server_leaves_the_other_direction_open() {
     half_closed(far, near).await;
 }
 
+#[tokio::test]
+async fn a_peer_that_gives_up_after_half_closing_is_noticed() {
+    let settings = Settings::default();
+    let (client, mut server) = pair(&settings, &settings).await;
+    let (near, far) = tunnel(&client, &mut server).await;
+    let (near_source, mut near_sink) = near.into_split();
+    let (mut far_source, mut far_sink) = far.into_split();
+    soon(async {
+        near_sink.finish().await.unwrap();
+        assert_eq!(far_source.next().await.unwrap(), None);
+        assert!(poll!(pin!(far_sink.closed())).is_pending());
+        drop((near_source, near_sink));
+        far_sink.closed().await;
+    })
+    .await;
+}
+
 async fn half_closed(first: Stream, second: Stream) {
     let (mut first_source, mut first_sink) = first.into_split();
     let (mut second_source, mut second_sink) = second.into_split();
