@@ -1,6 +1,6 @@
 //! Connections that are shared by the tunnels between the same two identities and addresses.
 //!
-//! [`state`] decides; this file makes the connections, keeps them alive and wakes those who wait. One
+//! `state` decides; this file makes the connections, keeps them alive and wakes those who wait. One
 //! short lock guards the decisions: it is taken when a tunnel is opened and when it ends, never while
 //! bytes move, and never across a handshake.
 
