@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 mod backoff;
 mod driver;
 mod machine;
+mod outage;
 
 pub use driver::{BoxError, Connect, Connection, Error, Sink, credentials, run};
 pub use machine::{Machine, Reason, Received, Rejection};

@@ -1,6 +1,6 @@
 //! Client and server over real gRPC on loopback.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use mesh_proto::{
     discovery::DeltaDiscoveryRequest,
@@ -8,7 +8,7 @@ use mesh_proto::{
 };
 use mesh_xds::Change;
 use parking_lot::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::{Extensions, Status, metadata::MetadataMap};
 
 #[cfg(test)]
@@ -99,6 +99,18 @@ async fn a_client_waits_for_a_server_that_is_not_there_yet() {
         metrics.contains("{reason=\"ConnectionError\"}"),
         "{metrics}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_takes_the_stream_and_says_nothing_is_left_after_a_minute() {
+    // The kernel takes the connections, and nobody ever reads them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = Client::start_at(silent.local_addr().unwrap());
+    let mut attempts = client.target.attempts.subscribe();
+    let again = attempts.wait_for(|attempts| *attempts >= 3);
+    let before = Instant::now();
+    timeout(10 * DEADLINE, again).await.unwrap().unwrap();
+    assert!(before.elapsed() >= Duration::from_secs(120));
 }
 
 #[tokio::test]

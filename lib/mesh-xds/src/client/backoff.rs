@@ -7,7 +7,7 @@ const FIRST: Duration = Duration::from_millis(10);
 
 /// Longest wait. Also how long a stream must have worked for the waits to start over: a server that
 /// accepts, answers and falls over is not asked for everything a hundred times a second.
-const LONGEST: Duration = Duration::from_secs(15);
+pub(super) const LONGEST: Duration = Duration::from_secs(15);
 
 /// Doubling waits with jitter, so that the proxies of a cluster do not return all at once.
 #[derive(Debug)]

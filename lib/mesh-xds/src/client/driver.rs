@@ -11,14 +11,21 @@ use mesh_proto::{
     type_url,
 };
 use prost::Message as _;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue},
     transport::Channel,
 };
 
-use super::{Config, Machine, backoff::Backoff};
+use super::{
+    Config, Machine,
+    backoff::Backoff,
+    outage::{Loudness, Outage},
+};
 use crate::{
     Change,
     metrics::{Metrics, Termination},
@@ -62,6 +69,9 @@ pub enum Error {
     /// The stream broke, or a response was too large or not well-formed.
     #[error("reading the discovery stream")]
     Stream(#[source] tonic::Status),
+    /// The control plane took the stream and says nothing: it hangs, or is overloaded.
+    #[error("waiting for the first answer of the control plane, {FIRST_ANSWER:?} long")]
+    Silent,
     /// A token, cluster or header from the configuration cannot be sent. Correct the configuration.
     #[error("the value of header `{0}` has characters that a header may not hold")]
     Header(String),
@@ -77,6 +87,7 @@ struct Driver<C, S> {
     response_limit: usize,
     machine: Machine,
     synced: bool,
+    outage: Outage,
 }
 
 /// Prints an error and what caused it.
@@ -84,6 +95,11 @@ struct Causes<'a>(&'a dyn StdError);
 
 /// Requests that may wait to be sent. One is outstanding per type at most, besides the first ones.
 const QUEUE: usize = 8;
+
+/// Longest time from the request to the first answer. Every control plane answers the first request of
+/// a stream, if with nothing, and a large mesh is sent within seconds. A server that is gone is found
+/// sooner, by the connection's own pings; this is for one that lives and does nothing.
+const FIRST_ANSWER: Duration = Duration::from_secs(60);
 
 /// Keeps a stream to the control plane open and hands what it says to `sink`, for ever.
 pub async fn run<C: Connect, S: Sink>(
@@ -99,6 +115,7 @@ pub async fn run<C: Connect, S: Sink>(
         response_limit: config.response_limit,
         machine: Machine::new(config),
         synced: false,
+        outage: Outage::default(),
     };
     let mut backoff = Backoff::new();
     loop {
@@ -106,7 +123,7 @@ pub async fn run<C: Connect, S: Sink>(
         let ended = driver.stream(&mut answered).await;
         let worked = answered.map_or(Duration::ZERO, |since: Instant| since.elapsed());
         let wait = backoff.ended(worked);
-        driver.report(&ended, wait);
+        driver.report(&ended, worked, wait);
         tokio::time::sleep(wait).await;
     }
 }
@@ -159,15 +176,25 @@ impl<C: Connect, S: Sink> Driver<C, S> {
         *request.metadata_mut() = connection.metadata;
         let mut client = AggregatedDiscoveryServiceClient::new(connection.channel)
             .max_decoding_message_size(self.response_limit);
-        let opened = client.delta_aggregated_resources(request).await;
-        let mut responses = opened.map_err(Error::Open)?.into_inner();
-        while let Some(response) = responses.message().await.map_err(Error::Stream)? {
-            answered.get_or_insert_with(Instant::now);
+        let opening = async {
+            let opened = client.delta_aggregated_resources(request).await;
+            let mut responses = opened.map_err(Error::Open)?.into_inner();
+            let first = responses.message().await.map_err(Error::Stream)?;
+            Ok::<_, Error>((first, responses))
+        };
+        let opened = timeout(FIRST_ANSWER, opening).await;
+        let (mut next, mut responses) = opened.map_err(|_elapsed| Error::Silent)??;
+        while let Some(response) = next {
+            if answered.is_none() {
+                *answered = Some(Instant::now());
+                self.answered();
+            }
             let reply = self.received(response);
             if requests.send(reply).await.is_err() {
                 // The sending half is gone; the receiving one will say why.
                 tracing::debug!("the discovery stream no longer takes acknowledgements");
             }
+            next = responses.message().await.map_err(Error::Stream)?;
         }
         Ok(())
     }
@@ -195,19 +222,29 @@ impl<C: Connect, S: Sink> Driver<C, S> {
         received.reply
     }
 
-    fn report(&self, ended: &Result<(), Error>, wait: Duration) {
-        match ended {
-            Ok(()) => {
-                self.metrics.terminated(Termination::Complete);
-                tracing::info!(?wait, "the control plane ended the discovery stream");
+    fn report(&mut self, ended: &Result<(), Error>, worked: Duration, wait: Duration) {
+        self.metrics.terminated(match ended {
+            Ok(()) => Termination::Complete,
+            Err(Error::Connect(_) | Error::Header(_)) => Termination::ConnectionError,
+            Err(Error::Open(_) | Error::Stream(_) | Error::Silent) => Termination::Error,
+        });
+        let reason = match ended {
+            Ok(()) => "the control plane ended the stream".to_owned(),
+            Err(error) => Causes(error).to_string(),
+        };
+        match self.outage.ended(&reason, worked) {
+            Loudness::Warn => tracing::warn!(reason, ?wait, "discovery is interrupted"),
+            Loudness::Info => {
+                tracing::info!(reason, ?worked, ?wait, "opening a new discovery stream");
             }
-            Err(error) => {
-                self.metrics.terminated(match error {
-                    Error::Connect(_) | Error::Header(_) => Termination::ConnectionError,
-                    Error::Open(_) | Error::Stream(_) => Termination::Error,
-                });
-                tracing::warn!(error = %Causes(error), ?wait, "discovery is interrupted");
-            }
+            Loudness::Debug => tracing::debug!(reason, ?wait, "discovery is still interrupted"),
+        }
+    }
+
+    fn answered(&mut self) {
+        if let Some(over) = self.outage.answered() {
+            let (attempts, lasted) = (over.attempts, over.lasted);
+            tracing::info!(attempts, ?lasted, "discovery works again");
         }
     }
 }

@@ -153,17 +153,25 @@ impl Client {
         Self::start_with(server, |_| {})
     }
 
+    pub(crate) fn start_at(address: SocketAddr) -> Self {
+        Self::start_configured(address, |_| {})
+    }
+
     pub(crate) fn start_with(
         server: &ControlPlane,
         change: impl FnOnce(&mut client::Config),
     ) -> Self {
+        Self::start_configured(server.address, change)
+    }
+
+    fn start_configured(address: SocketAddr, change: impl FnOnce(&mut client::Config)) -> Self {
         let mut config = client::Config::new(client::Node {
             id: "ztunnel~127.0.0.1~z.istio-system~istio-system.svc.cluster.local".into(),
             metadata: serde_json::Map::new(),
         });
         change(&mut config);
         let target = Arc::new(Target {
-            address: Mutex::new(server.address),
+            address: Mutex::new(address),
             token: Mutex::new("first".into()),
             attempts: watch::Sender::new(0),
         });
