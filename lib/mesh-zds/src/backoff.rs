@@ -5,8 +5,10 @@ use std::time::Duration;
 /// The first wait.
 const FIRST: Duration = Duration::from_millis(10);
 
-/// No wait is longer, but for the jitter.
-const LONGEST: Duration = Duration::from_secs(15);
+/// No wait is longer, but for the jitter. Also how long a conversation must have worked for the waits to
+/// start over: an agent that names all pods and falls over is not asked for them a hundred times a
+/// second.
+pub(crate) const LONGEST: Duration = Duration::from_secs(15);
 
 /// Waits that double with each attempt, with up to a fifth more or less, so that the proxies of many
 /// nodes do not act in step.
@@ -18,7 +20,7 @@ pub(crate) struct Backoff {
 // === impl Backoff ===
 
 impl Backoff {
-    /// Starts over, after a success.
+    /// Starts over, after a conversation that lasted.
     pub(crate) fn reset(&mut self) {
         self.attempts = 0;
     }

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    backoff::Backoff,
+    backoff::{Backoff, LONGEST},
     codec::{self, Ack, MAX_MESSAGE, Request},
     error::chain,
 };
@@ -131,21 +131,27 @@ impl<M: WorkloadManager> Client<M> {
     /// Talks to the agent until the future is dropped; pods are served until then and beyond.
     pub async fn run(&mut self) -> Infallible {
         let mut backoff = Backoff::default();
+        // The reason that was last told; a reason is told once until the agent has named all pods again.
+        let mut told = None;
         loop {
+            let began = Instant::now();
             let end = self.converse().await;
-            let was_synced = self.status.borrow().synced;
+            if self.status.borrow().synced {
+                told = None;
+                if began.elapsed() >= LONGEST {
+                    backoff.reset();
+                }
+            }
             self.machine.disconnected();
             self.publish();
-            let wait = match end {
-                // A conversation that did its work is followed by the next without delay.
-                End::Connection(_) | End::Closed | End::Again if was_synced => {
-                    backoff.reset();
-                    Duration::ZERO
-                }
-                _ => backoff.next(),
-            };
-            let path = self.path.display();
-            tracing::warn!(%path, error = %chain(&end), ?wait, "will connect to the CNI agent again");
+            let wait = backoff.next();
+            let (path, error) = (self.path.display(), chain(&end));
+            if told.as_ref() == Some(&error) {
+                tracing::debug!(%path, error, ?wait, "still without the CNI agent");
+            } else {
+                tracing::warn!(%path, error, ?wait, "will connect to the CNI agent again");
+                told = Some(error);
+            }
             sleep(wait).await;
         }
     }
@@ -162,7 +168,7 @@ impl<M: WorkloadManager> Client<M> {
         let sent = socket.send(&hello, None).await;
         sent.map_err(End::Connection)?;
         self.machine.connected();
-        tracing::info!(path = %self.path.display(), "connected to the CNI agent");
+        tracing::debug!(path = %self.path.display(), "connected to the CNI agent");
         let mut retry_at = Instant::now() + RETRY;
         let mut buffer = [0; MAX_MESSAGE];
         loop {
@@ -256,11 +262,16 @@ impl<M: WorkloadManager> Client<M> {
 
     fn publish(&self) {
         let status = self.machine.status();
-        self.status.send_if_modified(|old| {
-            let modified = *old != status;
-            *old = status;
-            modified
-        });
+        let before = *self.status.borrow();
+        if status.synced && !before.synced {
+            let Status {
+                running, pending, ..
+            } = status;
+            tracing::info!(running, pending, "the CNI agent has named all pods");
+        }
+        if status != before {
+            self.status.send_replace(status);
+        }
     }
 }
 

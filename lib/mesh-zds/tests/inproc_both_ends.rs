@@ -575,6 +575,31 @@ async fn a_descriptor_that_is_no_namespace_is_refused_and_the_conversation_goes_
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_agent_that_falls_over_after_each_snapshot_is_given_time() {
+    let agent = FakeAgent::start();
+    let mut proxy = Proxy::start(agent.listener.path().to_owned());
+    let before = Instant::now();
+    for _ in 0..20 {
+        let socket = agent.accept().await;
+        assert_eq!(ask(&socket, Request::SnapshotSent, None).await, OK);
+        proxy.until(|status| status.synced).await;
+        drop(socket);
+        proxy.until(|status| !status.synced).await;
+    }
+    let took = before.elapsed();
+    assert!(took >= Duration::from_secs(60), "{took:?}");
+    // One that has worked for a while is asked again at once.
+    let socket = agent.accept().await;
+    assert_eq!(ask(&socket, Request::SnapshotSent, None).await, OK);
+    sleep(Duration::from_secs(60)).await;
+    drop(socket);
+    let before = Instant::now();
+    drop(agent.accept().await);
+    let took = before.elapsed();
+    assert!(took < Duration::from_millis(50), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_proxy_without_an_agent_tries_again_at_growing_intervals() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
