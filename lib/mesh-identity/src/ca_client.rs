@@ -46,12 +46,19 @@ pub struct Config {
 /// Asks the control plane for certificates.
 ///
 /// The connection is kept between requests, and replaced when the roots by which the control plane is
-/// verified have changed; the token is read for each request.
+/// verified have changed, or when a request was given up for want of an answer: a firewall may have
+/// forgotten the connection. The token is read for each request.
 pub struct Client {
     config: Config,
     headers: Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>,
     authority: Arc<str>,
     connection: Mutex<Option<(Roots, Channel)>>,
+}
+
+/// A request under way. If it is dropped without an answer the connection is not used again.
+struct Asking<'a> {
+    client: &'a Client,
+    answered: bool,
 }
 
 /// Why there is no client, or no request could be sent.
@@ -172,10 +179,16 @@ impl Client {
     async fn ask(&self, identity: &Identity, csr: &str) -> Result<Vec<String>, ca::Error> {
         let prepared = futures::try_join!(self.channel(), self.request(identity, csr));
         let (channel, request) = prepared.map_err(|e| self.unreachable(e))?;
+        let mut asking = Asking {
+            client: self,
+            answered: false,
+        };
         let answer = IstioCertificateServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE)
             .create_certificate(request)
             .await;
+        asking.answered = true;
+        drop(asking);
         let answer = answer.map_err(|status| self.failure(status))?;
         Ok(answer.into_inner().cert_chain)
     }
@@ -197,6 +210,15 @@ impl Client {
         ca::Error::Unreachable {
             authority: Arc::clone(&self.authority),
             source: Arc::new(source),
+        }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if !self.answered && self.client.connection.lock().take().is_some() {
+            let authority = &self.client.authority;
+            tracing::info!(%authority, "no answer was given in time, connecting anew");
         }
     }
 }

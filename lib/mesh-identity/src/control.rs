@@ -11,6 +11,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
@@ -73,8 +74,16 @@ pub enum Error {
 
 /// Longest time to connect, handshake included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// While a call is open the server must show life this often. Servers in Go hang up on a client that
-/// asks more often than every 15 s.
+/// Longest part of it until there is a TCP connection; upstream's value, like those below.
+const TCP_TIMEOUT: Duration = Duration::from_secs(5);
+/// When and how often TCP asks whether the server is there. It keeps a connection without calls known
+/// to the firewalls on the way, and ends it where the server is gone.
+const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(300))
+    .with_interval(Duration::from_secs(75))
+    .with_retries(9);
+/// While a call is open the server must show life this often. Istiod hangs up on a client that asks
+/// more often than every 15 s.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How long it may take to show life.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -180,11 +189,18 @@ impl Dialer {
     }
 
     async fn handshake(&self, config: ClientConfig) -> io::Result<TlsStream<TcpStream>> {
-        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        tcp.set_nodelay(true)?;
+        let tcp = self.tcp().await?;
         TlsConnector::from(Arc::new(config))
             .connect(self.server_name.clone(), tcp)
             .await
+    }
+
+    async fn tcp(&self) -> io::Result<TcpStream> {
+        let connecting = TcpStream::connect((self.host.as_str(), self.port));
+        let tcp = timeout(TCP_TIMEOUT, connecting).await??;
+        tcp.set_nodelay(true)?;
+        SockRef::from(&tcp).set_tcp_keepalive(&TCP_KEEPALIVE)?;
+        Ok(tcp)
     }
 
     /// Built per connection: those are few, and the roots may have changed.
@@ -204,5 +220,23 @@ impl Dialer {
 
     fn address(&self) -> String {
         format!("{}:{}", self.host, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_without_calls_is_probed_as_upstream_probes_it() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = Target::new(format!("https://127.0.0.1:{port}"), RootSource::System);
+        let tcp = target.dialer().unwrap().tcp().await.unwrap();
+        let socket = SockRef::from(&tcp);
+        assert!(socket.keepalive().unwrap() && tcp.nodelay().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap().as_secs(), 300);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap().as_secs(), 75);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 9);
     }
 }

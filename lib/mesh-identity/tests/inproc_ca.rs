@@ -33,6 +33,9 @@ use tokio::{
 };
 use tonic::transport::Server;
 
+/// How long anything may take that takes no time.
+const DEADLINE: Duration = Duration::from_secs(20);
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What the service has seen of a request.
@@ -323,6 +326,38 @@ async fn forward(front: TcpListener, behind: Arc<Mutex<SocketAddr>>) {
             copy_bidirectional(&mut near, &mut far).await.ok();
         }));
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_fell_silent_is_not_used_again() {
+    let plane = ControlPlane::start(&["localhost"]).await;
+    let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = front.local_addr().unwrap().port();
+    // A firewall that forgets the connections it knows when it is told to.
+    let forget = Arc::new(tokio::sync::Notify::new());
+    let (behind, forgets) = (plane.address, forget.clone());
+    let firewall = tokio::spawn(async move {
+        let mut forgotten = Vec::new();
+        loop {
+            let (mut near, _) = front.accept().await.unwrap();
+            let mut far = TcpStream::connect(behind).await.unwrap();
+            tokio::select! {
+                _ = copy_bidirectional(&mut near, &mut far) => {}
+                () = forgets.notified() => forgotten.push((near, far)),
+            }
+        }
+    });
+    let mut config = plane.config();
+    config.target.address = format!("https://localhost:{port}");
+    let client = Client::try_new(config).unwrap();
+    ask(&client).await.unwrap();
+    forget.notify_one();
+    let silence = Duration::from_millis(200);
+    let given_up = tokio::time::timeout(silence, ask(&client)).await;
+    assert!(given_up.is_err());
+    let served = tokio::time::timeout(DEADLINE, ask(&client)).await;
+    served.expect("over a new connection").unwrap();
+    firewall.abort();
 }
 
 #[tokio::test]
