@@ -99,9 +99,12 @@ pub fn run(config: Config) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(Error::Runtime)?;
-    let outcome = main.block_on(run_in(Arc::new(config), workers.handle().clone(), log));
+    let serving = run_in(Arc::new(config), workers.handle().clone(), log.clone());
+    let outcome = main.block_on(serving);
     // What is left has been told to stop; it must not hold up the end.
     workers.shutdown_background();
+    // The admin port's log is gone since the drain began; this one sees that the last lines are written.
+    drop(log);
     outcome
 }
 
