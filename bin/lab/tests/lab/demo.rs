@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, ExitStatus},
+    process::{Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -15,9 +15,16 @@ use crate::fixture::{PATIENCE, turn};
 /// A whole demo takes a few seconds on an idle machine.
 const LONG: Duration = Duration::from_secs(120);
 
-/// A demo under way, with a folder of its own for its files and as working directory.
+/// A demo under way.
 struct Demo {
     lab: Process,
+    traces: Traces,
+}
+
+/// What a demo leaves on the machine while it runs, and should not after.
+struct Traces {
+    process: u32,
+    /// A folder of its own, for its files and as working directory.
     dir: TempDir,
 }
 
@@ -26,14 +33,12 @@ struct Demo {
 impl Demo {
     fn start(arguments: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
-        command
-            .arg("demo")
-            .args(arguments)
-            .env("TMPDIR", dir.path())
-            .current_dir(dir.path());
-        let lab = Process::spawn(command, None).unwrap();
-        Self { lab, dir }
+        let lab = Process::spawn(demo(&dir, arguments), None).unwrap();
+        let process = lab.id();
+        Self {
+            lab,
+            traces: Traces { process, dir },
+        }
     }
 
     async fn step(&mut self, title: &str) {
@@ -43,9 +48,23 @@ impl Demo {
     async fn end(&mut self) -> ExitStatus {
         self.lab.wait(LONG).await.unwrap()
     }
+}
 
+fn demo(dir: &TempDir, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+    command
+        .arg("demo")
+        .args(arguments)
+        .env("TMPDIR", dir.path())
+        .current_dir(dir.path());
+    command
+}
+
+// === impl Traces ===
+
+impl Traces {
     fn namespaces(&self) -> Vec<String> {
-        let own = format!("{}{}.", leftover::PREFIX, self.lab.id());
+        let own = format!("{}{}.", leftover::PREFIX, self.process);
         let all = leftover::list().unwrap().into_iter().map(|left| left.name);
         all.filter(|name| name.starts_with(&own)).collect()
     }
@@ -66,13 +85,21 @@ impl Demo {
         files.map(|file| file.unwrap().path()).collect()
     }
 
-    async fn nothing_remains(&self) {
-        assert_eq!(self.namespaces(), Vec::<String>::new());
+    async fn processes_end(&self) {
         // Killed is not yet reaped by whoever inherits it.
         let gone = || self.processes().is_empty();
         eventually("the end of all programs", PATIENCE, gone)
             .await
             .unwrap();
+    }
+
+    fn are_everywhere(&self) -> bool {
+        !self.namespaces().is_empty() && !self.processes().is_empty() && !self.files().is_empty()
+    }
+
+    async fn are_gone(&self) {
+        assert_eq!(self.namespaces(), Vec::<String>::new());
+        self.processes_end().await;
         assert_eq!(self.files(), Vec::<PathBuf>::new());
     }
 }
@@ -92,20 +119,20 @@ async fn shows_all(backend: &str) {
     assert!(!said.contains("FAILS"), "{said}");
     let summary = format!("{verified} of {verified} checks hold.\n");
     assert!(said.ends_with(&summary), "{said}");
-    demo.nothing_remains().await;
+    demo.traces.are_gone().await;
 }
 
 async fn is_stopped(signal: Signal, step: &str) {
     let _turn = turn().await;
     let mut demo = Demo::start(&[]);
     demo.step(step).await;
-    assert!(!demo.namespaces().is_empty() && !demo.processes().is_empty());
+    assert!(demo.traces.are_everywhere());
     demo.lab.signal(signal).unwrap();
     let status = demo.end().await;
     let erred = demo.lab.stderr();
     assert_eq!(status.code(), Some(1), "{erred}");
     assert_eq!(erred, "\nlab: interrupted; everything was removed\n");
-    demo.nothing_remains().await;
+    demo.traces.are_gone().await;
 }
 
 async fn fails(arguments: &[&str], text: &str) {
@@ -116,7 +143,7 @@ async fn fails(arguments: &[&str], text: &str) {
     assert_eq!(status.code(), Some(1), "{erred}");
     assert!(erred.contains("lab: the demo failed: "), "{erred}");
     assert!(erred.contains(text), "{erred}");
-    demo.nothing_remains().await;
+    demo.traces.are_gone().await;
 }
 
 #[tokio::test]
@@ -145,18 +172,18 @@ async fn a_terminated_demo_removes_everything() {
 async fn a_demo_that_nobody_reads_removes_everything() {
     let _turn = turn().await;
     let dir = TempDir::new().unwrap();
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", "\"$0\" demo | head -n 1", env!("CARGO_BIN_EXE_lab")])
-        .env("TMPDIR", dir.path())
-        .current_dir(dir.path());
-    let lab = Process::spawn(command, None).unwrap();
-    let mut demo = Demo { lab, dir };
-    demo.end().await;
-    let erred = demo.lab.stderr();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = demo(&dir, &[]);
+    command.stdout(writer).stderr(Stdio::piped());
+    let lab = command.spawn().unwrap();
+    let process = lab.id();
+    let output = lab.wait_with_output().unwrap();
+    let erred = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{erred}");
     assert!(erred.contains("write to standard output"), "{erred}");
     assert!(!erred.contains("panicked"), "{erred}");
-    demo.nothing_remains().await;
+    Traces { process, dir }.are_gone().await;
 }
 
 #[tokio::test]
@@ -184,21 +211,11 @@ async fn what_a_killed_demo_left_is_removed_on_request() {
     demo.step("3. The same request").await;
     demo.lab.signal(Signal::SIGKILL).unwrap();
     demo.end().await;
-    assert!(!demo.namespaces().is_empty() && !demo.processes().is_empty());
+    assert!(demo.traces.are_everywhere());
     let mut clean = Command::new(env!("CARGO_BIN_EXE_lab"));
-    let mut clean = Process::spawn(
-        {
-            clean.arg("clean");
-            clean
-        },
-        None,
-    )
-    .unwrap();
-    let status = clean.wait(LONG).await.unwrap();
-    assert!(status.success(), "{}", clean.stderr());
-    assert_eq!(demo.namespaces(), Vec::<String>::new());
-    let gone = || demo.processes().is_empty();
-    eventually("the end of all programs", PATIENCE, gone)
-        .await
-        .unwrap();
+    let clean = clean.arg("clean").output().unwrap();
+    let said = String::from_utf8_lossy(&clean.stderr);
+    assert!(clean.status.success(), "{said}");
+    assert_eq!(demo.traces.namespaces(), Vec::<String>::new());
+    demo.traces.processes_end().await;
 }
