@@ -79,7 +79,7 @@ pub enum Error {
     /// A policy that came later denies the connection.
     #[error("connection closed due to policy change")]
     DeniedLate(#[source] Denial),
-    /// The client gave its CONNECT up before the application was reached.
+    /// The client reset its CONNECT, or its connection, before the far end was reached.
     #[error("the client gave the connection up")]
     GivenUp,
     /// A client that proved its identity asks for something else than a tunnel. The client is at fault.

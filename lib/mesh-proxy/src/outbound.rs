@@ -1,7 +1,7 @@
 //! Outbound, port 15001: connections that leave the pod. Each goes into a tunnel, or as it is to where
 //! the mesh does not reach.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
@@ -10,16 +10,21 @@ use mesh_core::{
     route::{Authority, Route, ServiceRef},
     workload::Workload,
 };
+use mesh_identity::tls;
 use mesh_net::{copy, socket::SocketFactory};
 use mesh_runtime::drain;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    io::Interest,
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 use tokio_rustls::client::TlsStream;
 
 use crate::{
     baggage,
     config::OWN_PORTS,
     connections::{Protocol, View},
-    discover::Certs,
+    discover::{CertificateError, Certs},
     error::Error,
     forwarded,
     hbone::pool::{Connect, ConnectError, PoolKey},
@@ -57,6 +62,9 @@ struct Tunnel {
 pub(crate) struct Dialer {
     pub(crate) sockets: Arc<dyn SocketFactory>,
     pub(crate) certs: Arc<dyn Certs>,
+    /// Longest time for each step. Less than the pool gives for all, so that the step that takes too
+    /// long is the one that is named.
+    pub(crate) patience: Duration,
 }
 
 /// Takes one accepted connection to where it wants to go and tells what became of it.
@@ -90,12 +98,15 @@ async fn find_way(
     client: SocketAddr,
     destination: SocketAddr,
 ) -> Result<(Departure, Ends), Error> {
-    // The pod's own address serves as well as loopback to run in circles.
-    let own_address = destination.ip().is_loopback() || destination.ip() == client.ip();
-    if own_address && OWN_PORTS.contains(&destination.port()) {
+    // The pod's own addresses serve as well as loopback to run in circles.
+    let (own_port, address) = (OWN_PORTS.contains(&destination.port()), destination.ip());
+    if own_port && (address.is_loopback() || address == client.ip()) {
         return Err(Error::SelfCall(destination));
     }
     let source = pod.workload().await?;
+    if own_port && source.addresses.contains(&address) {
+        return Err(Error::SelfCall(destination));
+    }
     let route = pod
         .shared
         .discover
@@ -132,12 +143,26 @@ async fn carry(
         Way::Tunnel(tunnel) => {
             let request = departure.request(tunnel);
             let opening = async { Ok(pod.pool.open(&tunnel.key, request).await?) };
-            let (_, upstream) = tracked.unless_ended(opening.boxed()).await?;
+            let opening = unless_gone(&stream, opening).boxed();
+            let (_, upstream) = tracked.unless_ended(opening).await?;
             drop(departure);
             tracked
                 .carry(account, copy::split(stream), upstream.into_split())
                 .await
         }
+    }
+}
+
+/// Does `work`, unless the client breaks its connection meanwhile. One that only closes its sending
+/// direction may still wait for what comes back.
+async fn unless_gone<T>(
+    client: &TcpStream,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::select! {
+        biased;
+        done = work => done,
+        _ = client.ready(Interest::ERROR) => Err(Error::GivenUp),
     }
 }
 
@@ -272,20 +297,34 @@ impl Connect for Dialer {
     fn connect<'a>(&'a self, key: &'a PoolKey) -> BoxFuture<'a, Result<Self::Io, ConnectError>> {
         async {
             // The certificate first: without one there is no use in knocking.
-            let certificate = self.certs.certificate(&key.source).await;
-            let certificate =
-                certificate.map_err(|error| ConnectError::Certificate(error.into()))?;
+            let certificate = timeout(self.patience, self.certs.certificate(&key.source)).await;
+            let certificate = certificate
+                .map_err(|_elapsed| self.late_certificate(&key.source))?
+                .map_err(|error| ConnectError::Certificate(error.into()))?;
             let socket = self.sockets.connect_socket(key.gateway.is_ipv6(), None);
             let stream = socket
                 .map_err(ConnectError::Tcp)?
                 .connect(key.gateway)
                 .await;
             let stream = stream.map_err(ConnectError::Tcp)?;
-            let connected = certificate.connect(stream, &key.expected).await;
+            let connecting = certificate.connect(stream, &key.expected);
+            let connected = timeout(self.patience, connecting)
+                .await
+                .unwrap_or(Err(tls::Error::Timeout(self.patience)));
             let (stream, _peer) = connected.map_err(|error| ConnectError::Tls(error.into()))?;
             Ok(stream)
         }
         .boxed()
+    }
+}
+
+impl Dialer {
+    fn late_certificate(&self, identity: &Identity) -> ConnectError {
+        let error = CertificateError {
+            identity: identity.clone(),
+            source: format!("no answer within {:?}", self.patience).into(),
+        };
+        ConnectError::Certificate(error.into())
     }
 }
 

@@ -112,6 +112,7 @@ impl Proxy {
         let dialer = Dialer {
             sockets: sockets.clone(),
             certs: shared.certs.clone(),
+            patience: shared.settings.hbone.connect_timeout * 9 / 10,
         };
         let pool = Pool::new(
             shared.settings.hbone.clone(),

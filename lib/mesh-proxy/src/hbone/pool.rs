@@ -84,7 +84,7 @@ pub enum ConnectError {
     Http2(#[source] h2::Error),
     /// It took too long, from the first packet to the peer's SETTINGS. A network policy that blocks
     /// the HBONE port looks like this.
-    #[error("connect within {} s", .0.as_secs_f32())]
+    #[error("connect within {} s; a NetworkPolicy may block the HBONE port", .0.as_secs_f32())]
     Timeout(Duration),
     /// The peer stopped answering PINGs.
     #[error("get an answer to a PING within {} s", .0.as_secs_f32())]
@@ -118,6 +118,9 @@ pub enum Error {
     /// its policy denies, 503 if it cannot reach the application.
     #[error("the far end answered {0}")]
     Status(StatusCode),
+    /// The far end is alive but did not answer in time. It hangs, or waits for something that hangs.
+    #[error("get an answer to CONNECT within {} s", .0.as_secs_f32())]
+    NoAnswer(Duration),
     /// The stream or its connection broke before the far end answered.
     #[error("get an answer to CONNECT")]
     Stream(#[source] h2::Error),
@@ -212,8 +215,9 @@ impl Pool {
 
     /// Opens a tunnel: sends `request`, a CONNECT, to the far end and waits for its answer.
     ///
-    /// Making a connection is bounded by the settings, the answer is not: a far end that is alive may
-    /// take its time to reach the application. Dropping the future gives the place up.
+    /// Both making a connection and the answer are bounded by the settings, the answer generously: a
+    /// far end that is alive may take its time to reach the application. Dropping the future gives the
+    /// place up.
     pub async fn open(
         &self,
         key: &PoolKey,
@@ -222,7 +226,11 @@ impl Pool {
         let mut tries = 1;
         loop {
             let lease = self.lease(key).await?;
-            match lease.handle().send(request.clone()).await {
+            let patience = self.shared.settings.answer_timeout;
+            let Ok(answer) = timeout(patience, lease.handle().send(request.clone())).await else {
+                return Err(Error::NoAnswer(patience));
+            };
+            match answer {
                 Ok((response, send)) if response.status().is_success() => {
                     lease.observe_limit();
                     let (parts, receive) = response.into_parts();

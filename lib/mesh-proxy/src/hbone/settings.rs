@@ -37,6 +37,9 @@ pub struct Settings {
     /// Longest time for making a connection (TCP, TLS, HTTP/2 up to the peer's SETTINGS), and on the
     /// server for the client's preface.
     pub connect_timeout: Duration,
+    /// Longest time that the far end may take to answer a CONNECT: to learn of its pod, to hear of the
+    /// pod's policies and to reach the application, behind a waypoint twice over.
+    pub answer_timeout: Duration,
 
     /// How the pool spends connections.
     pub pool: PoolLimits,
@@ -77,6 +80,7 @@ impl Default for Settings {
             ping_interval: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(20),
             connect_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(60),
             pool: PoolLimits::default(),
         }
     }

@@ -1,12 +1,15 @@
 //! Connections that leave a pod.
 
+use std::{sync::atomic::Ordering, time::Duration};
+
 use mesh_core::{
     address::NamespacedHostname,
     route::{Route, RouteError},
+    workload::Workload,
 };
-use tokio::io::AsyncReadExt as _;
+use tokio::{io::AsyncReadExt as _, time::timeout};
 
-use crate::harness::{Mesh, exchange, free_address, read_out};
+use crate::harness::{DEADLINE, Mesh, exchange, free_address, read_out};
 
 #[tokio::test]
 async fn what_is_outside_of_the_mesh_is_reached_from_the_pods_own_address() {
@@ -121,6 +124,71 @@ async fn the_proxy_does_not_call_itself() {
         let line = mesh.line(&["connection failed"]).await;
         assert!(line.contains("is a port of the proxy itself"), "{line}");
     }
+    // Another address of the pod than the one it connects from.
+    let second = [192, 0, 2, 1];
+    mesh.discovery.update(Workload {
+        addresses: vec![client.address, second.into()],
+        ..Workload::clone(&client.workload)
+    });
+    let mut stream = client.dial((second, 15006).into()).await;
+    assert_eq!(read_out(&mut stream).await, b"");
+    let line = mesh.line(&["connection failed"]).await;
+    assert!(line.contains("is a port of the proxy itself"), "{line}");
+}
+
+#[tokio::test]
+async fn a_client_that_resets_its_connection_waits_for_no_tunnel() {
+    let mut mesh = Mesh::new();
+    let (client, server) = (mesh.pod("client"), mesh.pod("server"));
+    // Where the tunnel should lead, connections are taken and no word is said.
+    let (listener, silent) = server.listen().await;
+    let target = (server.address, 80).into();
+    let Route::Hbone {
+        workload,
+        authority,
+        expected,
+        ..
+    } = server.tunnel_route(target, None)
+    else {
+        panic!("a tunnel");
+    };
+    let route = Route::Hbone {
+        workload,
+        waypoint: false,
+        gateway: silent,
+        authority,
+        expected,
+        service: None,
+    };
+    mesh.discovery.route(target, Ok(route));
+    let stream = client.dial(target).await;
+    let _taken = timeout(DEADLINE, listener.accept()).await.unwrap().unwrap();
+    stream.set_zero_linger().unwrap();
+    drop(stream);
+    let line = mesh.access("outbound").await;
+    assert!(
+        line.ends_with("error=\"the client gave the connection up\""),
+        "{line}"
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_that_does_not_come_is_not_blamed_on_the_network() {
+    let mut mesh = Mesh::new();
+    mesh.settings.hbone.connect_timeout = Duration::from_millis(100);
+    let (client, server) = (mesh.pod("client"), mesh.pod("server"));
+    let target = (server.address, 80).into();
+    mesh.discovery
+        .route(target, Ok(server.tunnel_route(target, None)));
+    mesh.authority.silent.store(true, Ordering::Relaxed);
+    assert_eq!(read_out(&mut client.dial(target).await).await, b"");
+    let line = mesh.access("outbound").await;
+    assert!(line.contains("get a certificate for the source"), "{line}");
+    let labels = [("reporter", "source"), ("response_flags", "IDENTITY_ERROR")];
+    assert_eq!(
+        mesh.metric("istio_tcp_connections_failed_total", &labels),
+        1
+    );
 }
 
 #[tokio::test]

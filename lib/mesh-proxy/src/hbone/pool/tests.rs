@@ -644,3 +644,21 @@ async fn live_once(pool: &Pool, key: &PoolKey, random: &mut fastrand::Rng) {
         _ => use_up(stream).await,
     }
 }
+
+#[tokio::test]
+async fn a_far_end_that_never_answers_is_not_waited_for_for_ever() {
+    let net = Net::new(Settings::default());
+    *net.manner.lock() = Manner::SettingsOnly;
+    let patience = Duration::from_millis(10);
+    let settings = Settings {
+        answer_timeout: patience,
+        ..settings()
+    };
+    let pool = pool(settings, &net);
+    let error = open(&pool).await.unwrap_err();
+    assert!(
+        matches!(error, Error::NoAnswer(after) if after == patience),
+        "{error:?}"
+    );
+    assert_eq!(open_places(&pool), 0);
+}
