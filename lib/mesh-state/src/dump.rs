@@ -67,6 +67,8 @@ struct WorkloadDump<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     application_tunnel: Option<TunnelDump>,
     authorization_policies: &'a [Arc<str>],
+    /// As `namespace/hostname`.
+    services: Vec<String>,
     native_tunnel: bool,
 }
 
@@ -228,6 +230,7 @@ impl<'a> WorkloadDump<'a> {
             capacity: workload.capacity,
             application_tunnel: workload.application_tunnel.map(TunnelDump::of),
             authorization_policies: &workload.authorization_policies,
+            services: workload.services.keys().map(ToString::to_string).collect(),
             native_tunnel: workload.native_tunnel,
         }
     }

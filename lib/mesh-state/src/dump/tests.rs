@@ -31,7 +31,11 @@ fn workload_is_dumped_in_the_contract_s_form() {
             port: Some(15088),
         }),
         authorization_policies: vec!["app/p".into()],
-        ..mk_pod("a", "10.0.0.1")
+        ..backing(
+            mk_pod("a", "10.0.0.1"),
+            &mk_service("web", "10.96.0.1"),
+            &[],
+        )
     };
     pod.locality.region = "r".into();
     let expected = json!({
@@ -43,7 +47,8 @@ fn workload_is_dumped_in_the_contract_s_form() {
         "locality": {"region": "r", "zone": "", "subzone": ""},
         "node": "node1", "network": "", "networkMode": "Standard", "status": "Healthy",
         "hostname": "", "capacity": 1, "applicationTunnel": {"protocol": "PROXY", "port": 15088},
-        "authorizationPolicies": ["app/p"], "nativeTunnel": false,
+        "authorizationPolicies": ["app/p"], "services": ["app/web.example"],
+        "nativeTunnel": false,
     });
     assert_eq!(
         dumped(&mk_snapshot(&[&pod], &[]))["workloads"],
