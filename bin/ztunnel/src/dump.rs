@@ -40,10 +40,19 @@ pub(crate) struct ConfigDump {
 struct View<'a> {
     #[serde(flatten)]
     state: Dump<'a>,
-    version: Version,
+    version: VersionDump<'a>,
     config: &'a Config,
     certificates: &'a [CertificateDump],
     workload_state: &'a BTreeMap<Arc<str>, PodDump>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct VersionDump<'a> {
+    #[serde(flatten)]
+    build: Version,
+    /// Of the mesh, as the deployment says it.
+    istio_version: &'a str,
 }
 
 #[derive(Debug, Serialize)]
@@ -84,9 +93,14 @@ impl Sources {
 
 impl Serialize for ConfigDump {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let istio_version = self.config.node.metadata.get("ISTIO_VERSION");
+        let istio_version = istio_version.and_then(serde_json::Value::as_str);
         let view = View {
             state: self.snapshot.dump(),
-            version: Version::of_this_build(),
+            version: VersionDump {
+                build: Version::of_this_build(),
+                istio_version: istio_version.unwrap_or("unknown"),
+            },
             config: &self.config,
             certificates: &self.certificates,
             workload_state: &self.pods,

@@ -8,6 +8,7 @@ mod certificates;
 pub mod config;
 mod discovery;
 mod dump;
+mod essential;
 mod pods;
 pub mod program;
 mod servers;

@@ -66,6 +66,7 @@ struct View {
 #[derive(Debug, Default)]
 struct Metrics {
     active: Gauge,
+    pending: Gauge,
     started: Counter,
     stopped: Counter,
 }
@@ -115,9 +116,11 @@ impl Pods {
         self.views.clone()
     }
 
-    /// Adds the counters of started and stopped proxies to `registry`.
-    pub(crate) fn register(&self, registry: &mut Registry) {
+    /// Adds the counts of pods to `registry`. The gauge of those that are not served yet is for whoever
+    /// knows their number.
+    pub(crate) fn register(&self, registry: &mut Registry) -> Gauge {
         self.metrics.register(registry);
+        self.metrics.pending.clone()
     }
 
     fn bind(&self, pod: &PodInfo, netns: Arc<NetNs>) -> Result<Proxy, Error> {
@@ -234,6 +237,11 @@ impl Metrics {
             "active_proxy_count",
             "Pods that are served (unstable)",
             self.active.clone(),
+        );
+        prefixed.register(
+            "pending_proxy_count",
+            "Pods that should be served and are not yet (unstable)",
+            self.pending.clone(),
         );
         prefixed.register(
             "proxies_started",

@@ -18,7 +18,7 @@ use mesh_runtime::{
 };
 use mesh_state::store::Store;
 use mesh_xds::client;
-use prometheus_client::registry::Registry;
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use tokio::{runtime, sync::watch};
 
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     config::Config,
     discovery::{IntoState, ToControlPlane, View},
     dump::Sources,
+    essential::{Ended, Essential},
     pods::{Pods, Sockets, Views},
     servers::{self, Servers},
     settings,
@@ -68,7 +69,14 @@ pub enum Error {
     /// A port of the program itself is taken.
     #[error(transparent)]
     Listen(#[from] servers::Error),
+    /// A part of the program came to an end, which is our defect; the log has the reason. The only one
+    /// of these that is found later than at the start.
+    #[error("the part `{0}` of the program ended by itself")]
+    Ended(&'static str),
 }
+
+/// What readiness waits for until the agent has named all pods and all are served.
+const AGENT: &str = "workload proxy manager";
 
 /// How long a series of traffic metrics without connections is kept.
 const METRICS_RETENTION: Duration = Duration::from_secs(3600);
@@ -129,7 +137,7 @@ async fn run_in(
     let mut signals = shutdown::signals()?;
     let original_source = check_privileges(&config)?;
     let (trigger, drain) = drain::channel();
-    let mut parts = Parts::new(config.clone(), workers, drain, &log);
+    let (mut parts, mut ended) = Parts::new(config.clone(), workers, drain, &log);
     let (certificates, store, synced) = parts.discover()?;
     let pods = parts.serve_pods(&certificates, &store, synced, original_source);
     let sources = Sources {
@@ -140,18 +148,26 @@ async fn run_in(
     };
     parts.listen(sources, log, signals.quitter())?;
 
-    let cause = signals.next().await;
     let deadline = config.termination_deadline;
-    tracing::info!(
-        ?cause,
-        ?deadline,
-        "stopping: connections have until the deadline to end"
-    );
+    let outcome = tokio::select! {
+        cause = signals.next() => {
+            tracing::info!(
+                ?cause,
+                ?deadline,
+                "stopping: connections have until the deadline to end"
+            );
+            Ok(())
+        }
+        Some(part) = ended.recv() => {
+            tracing::error!(part, ?deadline, "stopping: a part that must not end has ended");
+            Err(Error::Ended(part))
+        }
+    };
     tokio::select! {
         outcome = trigger.drain_within(deadline) => tracing::info!(?outcome, "stopped"),
         cause = signals.next() => tracing::warn!(?cause, "told again: stopping at once"),
     }
-    Ok(())
+    outcome
 }
 
 /// What the parts of the program are built with.
@@ -164,6 +180,8 @@ struct Parts {
     worker_tasks: Tracker,
     /// Tasks of the main thread.
     background: Tracker,
+    /// Those of them that must not end.
+    essential: Essential,
     drain: drain::Watch,
 }
 
@@ -175,7 +193,7 @@ impl Parts {
         workers: runtime::Handle,
         drain: drain::Watch,
         log: &log::Handle,
-    ) -> Self {
+    ) -> (Self, Ended) {
         let mut registry = Registry::default();
         let build = Build {
             component: "ztunnel".to_owned(),
@@ -183,15 +201,19 @@ impl Parts {
         };
         stats::register(&mut registry, &build, log);
         stats::register_runtime(&mut registry, &workers);
-        Self {
+        let background = Tracker::new();
+        let (essential, ended) = Essential::new(background.clone());
+        let parts = Self {
             config,
             registry,
             readiness: Readiness::new(),
             worker_tasks: Tracker::on(workers.clone()),
             workers,
-            background: Tracker::new(),
+            background,
+            essential,
             drain,
-        }
+        };
+        (parts, ended)
     }
 
     /// Starts discovery and the upkeep of certificates. The last value says whether discovery is
@@ -199,7 +221,7 @@ impl Parts {
     fn discover(&mut self) -> Result<(CertManager, Store, watch::Receiver<bool>), Error> {
         let config = &*self.config;
         let (certificates, fetching) = certificates(config)?;
-        drop(self.background.spawn("certificates", fetching.run()));
+        self.essential.spawn("certificates", fetching.run());
         let store = Store::new(settings::state(config));
         let synced = watch::Sender::new(config.discovery.is_none());
         let known = synced.subscribe();
@@ -223,9 +245,9 @@ impl Parts {
                 synced,
             };
             let client = client::Config::new(settings::xds_node(config));
-            drop(self.background.spawn("discovery", async move {
+            self.essential.spawn("discovery", async move {
                 match client::run(way, client, metrics, sink).await {}
-            }));
+            });
         }
         Ok((certificates, store, known))
     }
@@ -261,18 +283,24 @@ impl Parts {
             synced,
             self.drain.clone(),
         );
-        pods.register(&mut self.registry);
+        let pods_pending = pods.register(&mut self.registry);
         let views = pods.views();
         let mut agent = mesh_zds::proxy::Client::new(config.zds_socket.clone(), pods);
-        let following = follow_agent(agent.status(), self.readiness.clone());
+        let following = follow_agent(
+            agent.status(),
+            self.readiness.clone(),
+            self.readiness.pending(AGENT),
+            pods_pending,
+        );
         drop(self.background.spawn("readiness", following));
         let drain = self.drain.clone();
-        drop(self.background.spawn("pods", async move {
+        self.essential.spawn("pods", async move {
             tokio::select! {
                 never = agent.run() => match never {},
+                // The connection ends with the future: the agent gives new pods to the next proxy.
                 _mode = drain.signaled() => {}
             }
-        }));
+        });
         views
     }
 
@@ -352,16 +380,22 @@ async fn ready_when(mut synced: watch::Receiver<bool>, pending: Pending) {
 }
 
 /// Readiness follows the agent: it is taken back while the agent is away or a pod could not be served.
-async fn follow_agent(mut status: watch::Receiver<mesh_zds::proxy::Status>, readiness: Readiness) {
-    let mut pending = Some(readiness.pending("workload proxy manager"));
+async fn follow_agent(
+    mut status: watch::Receiver<mesh_zds::proxy::Status>,
+    readiness: Readiness,
+    first: Pending,
+    pods_pending: Gauge,
+) {
+    let mut pending = Some(first);
     loop {
-        let ready = status.borrow_and_update().is_ready();
-        if ready {
+        let now = *status.borrow_and_update();
+        pods_pending.set(i64::try_from(now.pending).unwrap_or(i64::MAX));
+        if now.is_ready() {
             if let Some(pending) = pending.take() {
                 pending.ready();
             }
         } else if pending.is_none() {
-            pending = Some(readiness.pending("workload proxy manager"));
+            pending = Some(readiness.pending(AGENT));
         }
         if status.changed().await.is_err() {
             return;

@@ -12,6 +12,8 @@ pub struct Version {
     pub version: &'static str,
     /// Commit it was built from, where the build said so.
     pub git_revision: &'static str,
+    /// Version of the compiler.
+    pub rust_version: &'static str,
     /// `debug` or `release`.
     pub build_profile: &'static str,
     /// OpenSSL as it is loaded.
@@ -26,6 +28,7 @@ impl Version {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             git_revision: option_env!("LATEEN_REVISION").unwrap_or("unknown"),
+            rust_version: env!("LATEEN_RUST_VERSION"),
             build_profile: if cfg!(debug_assertions) {
                 "debug"
             } else {
@@ -41,6 +44,7 @@ impl fmt::Display for Version {
         let Self {
             version,
             git_revision,
+            rust_version: _,
             build_profile,
             crypto_provider,
         } = self;

@@ -68,6 +68,7 @@ async fn the_dump_shows_the_configuration_and_no_secret() {
         ("AUTH_TOKEN", "aaa.whisper.ccc"),
         ("XDS_HEADER_X-KEY", "hush"),
         ("NODE_NAME", "n1"),
+        ("ISTIO_META_ISTIO_VERSION", "1.28.0"),
     ];
     let _proxy = started(&namespace, &secrets).await;
     for host in ["127.0.0.1", "[::1]"] {
@@ -82,6 +83,9 @@ async fn the_dump_shows_the_configuration_and_no_secret() {
         }
         assert!(dump["workloadState"].is_object(), "{text}");
         assert_eq!(dump["config"]["node"]["name"], "n1");
+        assert_eq!(dump["version"]["istioVersion"], "1.28.0");
+        let compiler = dump["version"]["rustVersion"].as_str().unwrap();
+        assert!(compiler.starts_with("1."), "{compiler}");
         let openssl = dump["version"]["cryptoProvider"].as_str().unwrap();
         assert!(openssl.starts_with("OpenSSL 3"), "{openssl}");
     }
@@ -112,8 +116,10 @@ async fn metrics_have_the_contracts_names() {
         "istio_tcp_sockets_open",
         "istio_xds_connection_terminations",
         "workload_manager_active_proxy_count",
+        "workload_manager_pending_proxy_count",
         "process_open_fds",
         "tokio_num_workers",
+        "tokio_worker_park_unpark_count_total",
     ] {
         assert!(metrics.contains(name), "{name} in:\n{metrics}");
     }

@@ -109,6 +109,16 @@ impl Runtime {
                 .encode(family.encode_family(&[("worker", worker.to_string())])?)?;
         }
         let mut family = encoder.encode_descriptor(
+            "tokio_worker_park_unpark_count",
+            "How often a worker went to sleep and was woken, together (unstable)",
+            None,
+            MetricType::Counter,
+        )?;
+        for worker in 0..metrics.num_workers() {
+            ConstCounter::new(metrics.worker_park_unpark_count(worker))
+                .encode(family.encode_family(&[("worker", worker.to_string())])?)?;
+        }
+        let mut family = encoder.encode_descriptor(
             "tokio_worker_total_busy_duration_seconds",
             "Time that a worker was busy (unstable)",
             None,
