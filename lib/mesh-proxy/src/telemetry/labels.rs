@@ -96,6 +96,21 @@ impl Labels {
             ..self.clone()
         }
     }
+
+    /// The same labels without what discovery or the peers themselves say of the two ends: only what they
+    /// have proved is left, and of that nobody can make up more.
+    #[must_use]
+    pub fn proven(&self) -> Self {
+        let proven = |peer: &Peer| Peer {
+            principal: peer.principal.clone(),
+            ..Peer::default()
+        };
+        Self {
+            source: proven(&self.source),
+            destination: proven(&self.destination),
+            ..self.clone()
+        }
+    }
 }
 
 impl EncodeLabelSet for Labels {

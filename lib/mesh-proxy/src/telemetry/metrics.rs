@@ -42,10 +42,17 @@ pub struct Metrics {
 /// All series, in shards so that new connections on different threads seldom meet.
 #[derive(Debug)]
 pub struct Traffic {
-    shards: Box<[RwLock<HashSet<Keyed>>]>,
+    shards: Box<[RwLock<Shard>]>,
     hasher: RandomState,
     retention: Duration,
     began: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    series: HashSet<Keyed>,
+    /// Seconds after [`Traffic::began`] at which a full shard was last looked through.
+    swept: u64,
 }
 
 /// The counters of one set of labels.
@@ -124,6 +131,10 @@ const SHARDS: usize = 32;
 /// doubled: the cost stays constant per new series, and bounded memory does not depend on scrapes.
 const FIRST_SWEEP: usize = 1024;
 
+/// Most series in a shard, 131 072 over all, which take some 150 MB. A large node talks to fewer; but a
+/// peer from another network says itself who it is, and may say something new each time.
+const MOST_IN_SHARD: usize = 4096;
+
 // === impl Metrics ===
 
 impl Metrics {
@@ -186,24 +197,45 @@ impl Traffic {
     }
 
     /// The series with these labels; made if need be.
+    ///
+    /// When there are as many as there may be, it is one with fewer labels: see [`Labels::proven`].
     pub fn series(&self, labels: &Labels) -> Arc<Series> {
+        self.find(labels, MOST_IN_SHARD).unwrap_or_else(|| {
+            let proven = labels.proven();
+            let found = self.find(&proven, usize::MAX);
+            found.unwrap_or_else(|| Arc::new(Series::new(proven, self.seconds())))
+        })
+    }
+
+    /// The series with these labels, made if its shard holds fewer than `most`.
+    fn find(&self, labels: &Labels, most: usize) -> Option<Arc<Series>> {
         let shard = &self.shards[self.shard(labels)];
         let now = self.seconds();
-        if let Some(Keyed(series)) = shard.read().get(labels) {
+        let known = |Keyed(series): &Keyed| {
             series.used.store(now, Ordering::Relaxed);
-            return series.clone();
+            series.clone()
+        };
+        if let Some(series) = shard.read().series.get(labels) {
+            return Some(known(series));
         }
-        let mut all = shard.write();
-        if let Some(Keyed(series)) = all.get(labels) {
-            series.used.store(now, Ordering::Relaxed);
-            return series.clone();
+        let mut shard = shard.write();
+        if let Some(series) = shard.series.get(labels) {
+            return Some(known(series));
         }
-        if all.len() >= FIRST_SWEEP && all.len() == all.capacity() {
-            all.retain(|keyed| self.is_in_use(keyed, now));
+        let Shard { series, swept } = &mut *shard;
+        let grows = series.len() >= FIRST_SWEEP && series.len() == series.capacity();
+        // A full shard only once a second: it is full because of someone who comes again and again.
+        let full = series.len() >= most && *swept < now;
+        if grows || full {
+            *swept = now;
+            series.retain(|keyed| self.is_in_use(keyed, now));
         }
-        let series = Arc::new(Series::new(labels.clone(), now));
-        all.insert(Keyed(series.clone()));
-        series
+        if series.len() >= most {
+            return None;
+        }
+        let new = Arc::new(Series::new(labels.clone(), now));
+        series.insert(Keyed(new.clone()));
+        Some(new)
     }
 
     /// Keeps a series from now on for another retention: a connection of it has just ended, and however
@@ -214,7 +246,8 @@ impl Traffic {
 
     /// How many series are kept.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().len()).sum()
+        let lengths = self.shards.iter().map(|shard| shard.read().series.len());
+        lengths.sum()
     }
 
     /// Whether no series is kept.
@@ -246,9 +279,9 @@ impl Traffic {
         let now = self.seconds();
         let mut samples = Vec::new();
         for shard in &self.shards {
-            let mut all = shard.write();
-            all.retain(|keyed| self.is_in_use(keyed, now));
-            samples.extend(all.iter().map(|Keyed(series)| series.clone()));
+            let mut shard = shard.write();
+            shard.series.retain(|keyed| self.is_in_use(keyed, now));
+            samples.extend(shard.series.iter().map(|Keyed(series)| series.clone()));
         }
         samples.into_iter().map(Sample::new).collect()
     }

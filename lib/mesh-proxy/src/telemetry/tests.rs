@@ -149,3 +149,25 @@ async fn a_connection_longer_than_the_retention_is_still_seen_to_close() {
     advance(RETENTION).await;
     expect(&registry, &[]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_always_says_something_new_of_itself_fills_no_memory() {
+    let (metrics, registry) = mk_metrics();
+    for n in 0..200_000 {
+        mk_account(&metrics, &n.to_string()).finish(Ok(()));
+    }
+    let kept = metrics.traffic().len();
+    assert!(kept <= 131_073, "{kept} series");
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    let opened = text
+        .lines()
+        .filter(|line| line.starts_with("istio_tcp_connections_opened_total"));
+    let counts = opened.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap());
+    assert_eq!(counts.sum::<u64>(), 200_000, "all are counted nevertheless");
+
+    // When it has stopped there is room again, though nobody scrapes.
+    advance(RETENTION).await;
+    let labels = mk_ends("new").labels;
+    assert_eq!(*metrics.traffic().series(&labels).labels(), labels);
+}
