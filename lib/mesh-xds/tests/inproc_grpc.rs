@@ -102,15 +102,15 @@ async fn a_client_waits_for_a_server_that_is_not_there_yet() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_takes_the_stream_and_says_nothing_is_left_after_a_minute() {
+async fn a_server_that_takes_the_stream_and_says_nothing_is_left_after_five_minutes() {
     // The kernel takes the connections, and nobody ever reads them.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let client = Client::start_at(silent.local_addr().unwrap());
     let mut attempts = client.target.attempts.subscribe();
     let again = attempts.wait_for(|attempts| *attempts >= 3);
     let before = Instant::now();
-    timeout(10 * DEADLINE, again).await.unwrap().unwrap();
-    assert!(before.elapsed() >= Duration::from_secs(120));
+    timeout(60 * DEADLINE, again).await.unwrap().unwrap();
+    assert!(before.elapsed() >= Duration::from_secs(600));
 }
 
 #[tokio::test]
