@@ -21,6 +21,8 @@ pub enum Termination {
     ConnectionError,
     /// The stream broke or was refused.
     Error,
+    /// The stream broke after it had worked: connections have an age at which servers end them.
+    Reconnect,
     /// The server ended the stream, to move its clients or to restart.
     Complete,
 }
@@ -78,6 +80,7 @@ impl EncodeLabelValue for Termination {
         match self {
             Self::ConnectionError => "ConnectionError",
             Self::Error => "Error",
+            Self::Reconnect => "Reconnect",
             Self::Complete => "Complete",
         }
         .encode(encoder)

@@ -23,7 +23,7 @@ use tonic::{
 
 use super::{
     Config, Machine,
-    backoff::Backoff,
+    backoff::{self, Backoff},
     outage::{Loudness, Outage},
 };
 use crate::{
@@ -223,11 +223,7 @@ impl<C: Connect, S: Sink> Driver<C, S> {
     }
 
     fn report(&mut self, ended: &Result<(), Error>, worked: Duration, wait: Duration) {
-        self.metrics.terminated(match ended {
-            Ok(()) => Termination::Complete,
-            Err(Error::Connect(_) | Error::Header(_)) => Termination::ConnectionError,
-            Err(Error::Open(_) | Error::Stream(_) | Error::Silent) => Termination::Error,
-        });
+        self.metrics.terminated(termination(ended, worked));
         let reason = match ended {
             Ok(()) => "the control plane ended the stream".to_owned(),
             Err(error) => Causes(error).to_string(),
@@ -260,6 +256,16 @@ impl fmt::Display for Causes<'_> {
             cause = error.source();
         }
         Ok(())
+    }
+}
+
+/// How a stream that had worked for so long is counted when it ends.
+fn termination(ended: &Result<(), Error>, worked: Duration) -> Termination {
+    match ended {
+        Ok(()) => Termination::Complete,
+        Err(Error::Connect(_) | Error::Header(_)) => Termination::ConnectionError,
+        Err(Error::Stream(_)) if worked >= backoff::LONGEST => Termination::Reconnect,
+        Err(Error::Open(_) | Error::Stream(_) | Error::Silent) => Termination::Error,
     }
 }
 
@@ -308,6 +314,17 @@ mod tests {
             let text = error.unwrap_err().to_string();
             assert!(text.contains(name) && !text.contains("ken`"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_stream_that_worked_and_is_cut_is_no_error() {
+        // Istiod cuts a connection that has come of age.
+        let cut = || Err(Error::Stream(tonic::Status::unavailable("GOAWAY")));
+        let counted = |ended, worked| termination(&ended, Duration::from_secs(worked));
+        assert_eq!(counted(cut(), 1800), Termination::Reconnect);
+        assert_eq!(counted(cut(), 1), Termination::Error);
+        assert_eq!(counted(Err(Error::Silent), 0), Termination::Error);
+        assert_eq!(counted(Ok(()), 1800), Termination::Complete);
     }
 
     #[test]
