@@ -1,6 +1,6 @@
 //! Certificates from the control plane: the client of `istio.v1.auth.IstioCertificateService`.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, error::Error as _, fmt, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use mesh_core::identity::Identity;
@@ -54,6 +54,10 @@ pub struct Client {
     authority: Arc<str>,
     connection: Mutex<Option<(Roots, Channel)>>,
 }
+
+/// A call that failed, in plain words: a status' own text shows what stands behind it in Rust's form.
+#[derive(Debug)]
+struct Call(Status);
 
 /// A request under way. If it is dropped without an answer the connection is not used again.
 struct Asking<'a> {
@@ -195,7 +199,7 @@ impl Client {
 
     fn failure(&self, status: Status) -> ca::Error {
         match status.code() {
-            Code::Unavailable | Code::DeadlineExceeded => self.unreachable(status),
+            Code::Unavailable | Code::DeadlineExceeded => self.unreachable(Call(status)),
             code => {
                 let words: String = status.message().chars().take(MAX_REASON).collect();
                 ca::Error::Refused {
@@ -211,6 +215,22 @@ impl Client {
             authority: Arc::clone(&self.authority),
             source: Arc::new(source),
         }
+    }
+}
+
+impl std::error::Error for Call {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.source().is_some() {
+            return f.write_str("no call can be made");
+        }
+        let words: String = self.0.message().chars().take(MAX_REASON).collect();
+        write!(f, "{:?}: {words}", self.0.code())
     }
 }
 

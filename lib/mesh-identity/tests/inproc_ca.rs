@@ -409,6 +409,8 @@ async fn nobody_at_the_address_is_unreachable() {
     config.target.address = format!("https://localhost:{port}");
     let error = ask(&Client::try_new(config).unwrap()).await.unwrap_err();
     assert!(matches!(error, ca::Error::Unreachable { .. }));
+    // Without the causes in Rust's own form.
+    assert!(!told(&error).contains("Connect {"), "{}", told(&error));
     assert!(
         told(&error).contains(&format!("localhost:{port} cannot be reached")),
         "{}",

@@ -90,7 +90,8 @@ struct Driver<C, S> {
     outage: Outage,
 }
 
-/// Prints an error and what caused it.
+/// Prints an error and what caused it. A gRPC status is printed by its name and message, or not at all
+/// where the failure of the connection stands behind it: its own text would show that in Rust's form.
 struct Causes<'a>(&'a dyn StdError);
 
 /// Requests that may wait to be sent. One is outstanding per type at most, besides the first ones.
@@ -155,6 +156,18 @@ fn header_value(name: &str, text: &str) -> Result<MetadataValue<Ascii>, Error> {
     value.ok_or_else(|| Error::Header(name.to_owned()))
 }
 
+// === impl Error ===
+
+impl Error {
+    /// The channel connects at the first call, so a call may fail for want of a connection.
+    fn opening(status: tonic::Status) -> Self {
+        if status.source().is_some() {
+            return Self::Connect(status.into());
+        }
+        Self::Open(status)
+    }
+}
+
 // === impl Connect ===
 
 impl<C: Connect + ?Sized> Connect for Arc<C> {
@@ -178,7 +191,7 @@ impl<C: Connect, S: Sink> Driver<C, S> {
             .max_decoding_message_size(self.response_limit);
         let opening = async {
             let opened = client.delta_aggregated_resources(request).await;
-            let mut responses = opened.map_err(Error::Open)?.into_inner();
+            let mut responses = opened.map_err(Error::opening)?.into_inner();
             let first = responses.message().await.map_err(Error::Stream)?;
             Ok::<_, Error>((first, responses))
         };
@@ -249,11 +262,21 @@ impl<C: Connect, S: Sink> Driver<C, S> {
 
 impl fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
         let mut cause = self.0.source();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
             cause = error.source();
+            let text = match error.downcast_ref::<tonic::Status>() {
+                Some(_) if cause.is_some() => continue,
+                Some(status) => format!("{:?}: {}", status.code(), status.message()),
+                None => error.to_string(),
+            };
+            // Other people's errors sometimes repeat their source.
+            if !said.ends_with(&text) {
+                write!(f, ": {text}")?;
+                said = text;
+            }
         }
         Ok(())
     }
@@ -332,5 +355,29 @@ mod tests {
         let cause = std::io::Error::other("no route");
         let text = Causes(&Error::Connect(cause.into())).to_string();
         assert_eq!(text, "connecting to the control plane: no route");
+        let denied = tonic::Status::unauthenticated("the token is not valid");
+        assert_eq!(
+            Causes(&Error::opening(denied)).to_string(),
+            "opening the discovery stream: Unauthenticated: the token is not valid"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_a_failure_to_connect_in_plain_words() {
+        let refused = tower::service_fn(|_uri: http::Uri| async {
+            let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+            Err::<hyper_util::rt::TokioIo<tokio::io::DuplexStream>, _>(refused)
+        });
+        let endpoint = tonic::transport::Endpoint::from_static("http://nobody:1");
+        let channel = endpoint.connect_with_connector_lazy(refused);
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
+        let opened = client.delta_aggregated_resources(futures::stream::empty());
+        let error = Error::opening(opened.await.unwrap_err());
+        assert!(matches!(error, Error::Connect(_)));
+        let text = Causes(&error).to_string();
+        assert_eq!(
+            text,
+            "connecting to the control plane: transport error: connection refused"
+        );
     }
 }
