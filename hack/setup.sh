@@ -28,6 +28,8 @@ install_missing() {
     while read -r command debian fedora; do
         command -v "$command" >/dev/null || { deb+=("$debian"); rpm+=("$fedora"); }
     done <<<"$needs"
+    [ -e /usr/include/stdio.h ] || { deb+=(libc6-dev); rpm+=(glibc-devel); }
+    [ -d /etc/ssl/certs ] || { deb+=(ca-certificates); rpm+=(ca-certificates); }
     pkg-config --exists 'openssl >= 3.0' 2>/dev/null || { deb+=(libssl-dev); rpm+=(openssl-devel); }
     [ ${#deb[@]} -gt 0 ] || return 0
     log=$(mktemp)
