@@ -15,7 +15,7 @@ use mesh_core::{
 };
 use mesh_identity::{CertManager, control::Target, token};
 use mesh_proxy::{config::OWN_PORTS, discover::Discover};
-use mesh_state::store::{Store, Update};
+use mesh_state::store::Store;
 use mesh_xds::{
     Change,
     client::{BoxError, Connect, Connection, Sink, credentials},
@@ -67,7 +67,7 @@ impl Connect for ToControlPlane {
 
 impl Sink for IntoState {
     fn apply(&mut self, changes: Vec<Change>) {
-        let applied = self.store.apply(changes.into_iter().map(update));
+        let applied = self.store.apply(changes);
         for identity in &applied.identities_removed {
             self.certificates.forget(identity);
         }
@@ -79,16 +79,6 @@ impl Sink for IntoState {
     fn synced(&mut self) {
         tracing::info!("discovery is complete");
         self.synced.send_replace(true);
-    }
-}
-
-fn update(change: Change) -> Update {
-    match change {
-        Change::Workload(workload) => Update::Workload(workload),
-        Change::Service(service) => Update::Service(service),
-        Change::Policy(policy) => Update::Policy(policy),
-        Change::RemoveAddress(name) => Update::RemoveAddress(name),
-        Change::RemovePolicy(name) => Update::RemovePolicy(name),
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod balance;
+pub mod change;
 pub mod identity;
 pub mod policy;
 pub mod rbac;

@@ -6,6 +6,7 @@ use mesh_core::{
     address::{
         GatewayAddress, GatewayDestination, NamespacedHostname, NetworkAddress, NetworkCidr,
     },
+    change::Change,
     identity::Identity,
     policy::{Action, Authorization, Clause, Match, PolicyScope, Rule},
     rbac::Connection,
@@ -15,7 +16,7 @@ use mesh_core::{
 
 use crate::{
     snapshot::Snapshot,
-    store::{Config, Store, Update},
+    store::{Config, Store},
 };
 
 pub(crate) const NODE: &str = "node1";
@@ -135,11 +136,11 @@ pub(crate) fn ip(text: &str) -> IpAddr {
 /// What a store shows after these workloads and services.
 pub(crate) fn mk_snapshot(workloads: &[&Workload], services: &[&Service]) -> Arc<Snapshot> {
     let store = Store::new(mk_config());
-    store.apply(services.iter().map(|s| Update::Service(Service::clone(s))));
+    store.apply(services.iter().map(|s| Change::Service(Service::clone(s))));
     store.apply(
         workloads
             .iter()
-            .map(|w| Update::Workload(Workload::clone(w))),
+            .map(|w| Change::Workload(Workload::clone(w))),
     );
     store.snapshot()
 }

@@ -9,8 +9,8 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use mesh_core::{
     address::NamespacedHostname,
+    change::Change,
     identity::Identity,
-    policy::Authorization,
     service::Service,
     workload::{PodInfo, Workload},
 };
@@ -31,21 +31,6 @@ pub struct Config {
     /// The namespace to prefer among services that share an address or a host name, after the
     /// client's own and after canonical ones.
     pub preferred_service_namespace: Option<Arc<str>>,
-}
-
-/// One thing that discovery says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Update {
-    /// A workload is new or different.
-    Workload(Workload),
-    /// A service is new or different. Its endpoints are told by the workloads.
-    Service(Service),
-    /// A policy is new or different.
-    Policy(Authorization),
-    /// A workload (by uid) or a service (by `namespace/hostname`) is gone.
-    RemoveAddress(Arc<str>),
-    /// A policy (by `namespace/name`) is gone.
-    RemovePolicy(Arc<str>),
 }
 
 /// Which state a snapshot shows. Both numbers only grow.
@@ -110,7 +95,7 @@ impl Store {
     ///
     /// What is prepared for connections is made once per batch, so a large batch costs much less than
     /// its updates one by one. A batch that changes nothing publishes nothing.
-    pub fn apply(&self, updates: impl IntoIterator<Item = Update>) -> Applied {
+    pub fn apply(&self, updates: impl IntoIterator<Item = Change>) -> Applied {
         let _writer = self.0.writer.lock();
         let mut batch = Batch::new(Snapshot::clone(&self.load()));
         for update in updates {
@@ -187,15 +172,15 @@ impl Batch {
         }
     }
 
-    fn apply(&mut self, update: Update) {
+    fn apply(&mut self, update: Change) {
         self.changed |= match update {
-            Update::Workload(workload) => self.insert_workload(workload),
-            Update::Service(service) => self.insert_service(service),
-            Update::Policy(policy) => self.next.policies.insert(&policy, &mut self.policies),
-            Update::RemoveAddress(name) => {
+            Change::Workload(workload) => self.insert_workload(workload),
+            Change::Service(service) => self.insert_service(service),
+            Change::Policy(policy) => self.next.policies.insert(&policy, &mut self.policies),
+            Change::RemoveAddress(name) => {
                 self.remove_workload(&name) || self.remove_service(&name)
             }
-            Update::RemovePolicy(key) => self.next.policies.remove(&key, &mut self.policies),
+            Change::RemovePolicy(key) => self.next.policies.remove(&key, &mut self.policies),
         };
     }
 

@@ -9,27 +9,10 @@
 //! The machines know nothing of sockets and time; the drivers know nothing of versions and nonces.
 //! Nothing here spawns a task: drivers are futures and streams that the program runs.
 
-use std::sync::Arc;
-
-use mesh_core::{policy::Authorization, service::Service, workload::Workload};
+pub use mesh_core::change::Change;
 
 pub mod client;
 pub mod convert;
 pub mod fuzz;
 pub mod metrics;
 pub mod server;
-
-/// One change to what discovery says about the mesh. A client hands them out, a server takes them in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A workload is new or has changed.
-    Workload(Workload),
-    /// A service is new or has changed.
-    Service(Service),
-    /// A policy is new or has changed.
-    Policy(Authorization),
-    /// A workload or service is gone. Holds its name: a workload's uid, or `namespace/hostname`.
-    RemoveAddress(Arc<str>),
-    /// A policy is gone. Holds its name: `namespace/name`.
-    RemovePolicy(Arc<str>),
-}

@@ -1,6 +1,7 @@
 //! The shape that `istioctl ztunnel-config` reads, and that nothing is left out of it.
 
 use mesh_core::{
+    change::Change,
     policy::{
         Action, Authorization, Clause, Match, PolicyScope, Rule, ServiceAccountMatch, StringMatch,
     },
@@ -15,7 +16,7 @@ use crate::{
         backing, balanced, gateway_at, gateway_named, mk_config, mk_pod, mk_policy, mk_service,
         mk_snapshot, range,
     },
-    store::{Store, Update},
+    store::Store,
 };
 
 fn dumped(snapshot: &Snapshot) -> Value {
@@ -123,7 +124,7 @@ fn policy_is_dumped_as_rules_of_clauses_of_matches() {
         ..mk_policy("p", PolicyScope::WorkloadSelector, Action::Deny)
     };
     let store = Store::new(mk_config());
-    store.apply([Update::Policy(policy)]);
+    store.apply([Change::Policy(policy)]);
     let expected = json!({
         "name": "p", "namespace": "app", "scope": "WorkloadSelector", "action": "Deny", "dryRun": false,
         "rules": [[[{
@@ -154,13 +155,13 @@ proptest! {
         let backed: Vec<_> = services.iter().map(|name| mk_service(name, "10.96.0.1")).collect();
         store.apply(pods.iter().rev().map(|name| {
             let pod = mk_pod(name, "10.0.0.1");
-            Update::Workload(backed.iter().fold(pod, |pod, service| backing(pod, service, &[])))
+            Change::Workload(backed.iter().fold(pod, |pod, service| backing(pod, service, &[])))
         }));
         store.apply(policies.iter().rev().map(|name| {
-            Update::Policy(mk_policy(name, PolicyScope::Namespace, Action::Deny))
+            Change::Policy(mk_policy(name, PolicyScope::Namespace, Action::Deny))
         }));
         let staged = dumped(&store.snapshot());
-        store.apply(backed.iter().rev().cloned().map(Update::Service));
+        store.apply(backed.iter().rev().cloned().map(Change::Service));
         let text = serde_json::to_string(&store.snapshot().dump()).unwrap();
         let dump: Value = serde_json::from_str(&text).unwrap();
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use mesh_core::{
     address::{GatewayAddress, NetworkAddress},
+    change::Change,
     service::{BalancingMode, HealthPolicy, LoadBalancing, Scope, Service, WeightedWaypoint},
     workload::{ApplicationProtocol, ApplicationTunnel, Health, NetworkMode},
 };
@@ -14,7 +15,7 @@ use crate::{
         at, backing, balanced, gateway_at, gateway_named, identity_of, ip, mk_pod, mk_service,
         mk_snapshot, range,
     },
-    store::{Config, Store, Update},
+    store::{Config, Store},
 };
 
 fn addr(text: &str) -> SocketAddr {
@@ -578,7 +579,7 @@ fn other_networks_are_named_and_not_reached() {
         ..client()
     };
     let store = Store::new(Config::default());
-    store.apply([Update::Workload(near.clone())]);
+    store.apply([Change::Workload(near.clone())]);
     let expected = Err(RouteError::UnreachableNetwork {
         destination: near.uid,
         network: "".into(),

@@ -1,11 +1,13 @@
 //! What an address stands for.
 
-use mesh_core::{address::NetworkCidr, service::Visibility, workload::TunnelProtocol};
+use mesh_core::{
+    address::NetworkCidr, change::Change, service::Visibility, workload::TunnelProtocol,
+};
 
 use super::*;
 use crate::{
     fixtures::{at, backing, ip, mk_config, mk_pod, mk_service, mk_snapshot, range},
-    store::{Store, Update},
+    store::Store,
 };
 
 /// The name of what an address stands for to a client of a namespace.
@@ -64,13 +66,13 @@ fn shared_address_is_told_apart_by_namespace_then_canonical_then_preferred_then_
     };
     let store = Store::new(config);
     let seen = |services: &[Service], client| {
-        store.apply(services.iter().cloned().map(Update::Service));
+        store.apply(services.iter().cloned().map(Change::Service));
         resolved(&store.snapshot(), "10.96.0.1", client)
     };
     assert_eq!(seen(&services, "a").as_deref(), Some("a/web"));
     assert_eq!(seen(&services, "z").as_deref(), Some("c/web"));
     assert_eq!(seen(&[named("c/web")], "z").as_deref(), Some("b/web"));
-    store.apply([Update::RemoveAddress("b/web.example".into())]);
+    store.apply([Change::RemoveAddress("b/web.example".into())]);
     assert_eq!(seen(&[], "z").as_deref(), Some("a/web"));
 }
 
@@ -182,13 +184,13 @@ fn removed_range_leaves_the_others() {
         ranged("a/wide", "240.0.0.0/8"),
         ranged("b/same", "240.0.0.0/8"),
     ];
-    store.apply(services.map(Update::Service));
-    store.apply([Update::RemoveAddress("a/wide.example".into())]);
+    store.apply(services.map(Change::Service));
+    store.apply([Change::RemoveAddress("a/wide.example".into())]);
     assert_eq!(
         resolved(&store.snapshot(), "240.0.0.1", "a").as_deref(),
         Some("b/same")
     );
-    store.apply([Update::RemoveAddress("b/same.example".into())]);
+    store.apply([Change::RemoveAddress("b/same.example".into())]);
     assert_eq!(resolved(&store.snapshot(), "240.0.0.1", "a"), None);
     assert_eq!(store.snapshot().services, Services::default());
 }

@@ -1,6 +1,7 @@
 //! Batches, waiting, certificates and policies; `history` holds the properties over all histories.
 
 use mesh_core::{
+    policy::Authorization,
     policy::{Action, PolicyScope},
     rbac::{Denial, Verdict},
     workload::TunnelProtocol,
@@ -17,9 +18,9 @@ fn mk_store() -> Store {
     Store::new(mk_config())
 }
 
-fn naming(pod: &Workload, policies: &[&str]) -> Update {
+fn naming(pod: &Workload, policies: &[&str]) -> Change {
     let authorization_policies = policies.iter().map(|key| Arc::from(*key)).collect();
-    Update::Workload(Workload {
+    Change::Workload(Workload {
         authorization_policies,
         ..pod.clone()
     })
@@ -48,7 +49,7 @@ fn batch_is_published_as_one_snapshot() {
     let changed = store.changed();
     let web = mk_service("web", "10.96.0.1");
     let pod = backing(mk_pod("a", "10.0.0.1"), &web, &[]);
-    let applied = store.apply([Update::Workload(pod.clone()), Update::Service(web)]);
+    let applied = store.apply([Change::Workload(pod.clone()), Change::Service(web)]);
     assert_eq!(applied.generation.state, 1);
     assert_eq!(*changed.borrow(), applied.generation);
     assert_eq!(store.snapshot().generation(), applied.generation);
@@ -60,19 +61,19 @@ fn update_that_says_nothing_new_publishes_nothing() {
     let store = mk_store();
     let policy = mk_policy("p", PolicyScope::Namespace, Action::Deny);
     let updates = [
-        Update::Workload(mk_pod("a", "10.0.0.1")),
-        Update::Service(mk_service("web", "10.96.0.1")),
-        Update::Policy(policy),
+        Change::Workload(mk_pod("a", "10.0.0.1")),
+        Change::Service(mk_service("web", "10.96.0.1")),
+        Change::Policy(policy),
     ];
     store.apply(updates.clone());
     let (before, changed) = (store.snapshot(), store.changed());
     let unknown =
-        ["app/p", "nobody", "app/nobody.example", "x/y/z"].map(|n| Update::RemoveAddress(n.into()));
+        ["app/p", "nobody", "app/nobody.example", "x/y/z"].map(|n| Change::RemoveAddress(n.into()));
     store.apply(
         updates
             .into_iter()
             .chain(unknown)
-            .chain([Update::RemovePolicy("app/q".into())]),
+            .chain([Change::RemovePolicy("app/q".into())]),
     );
     assert!(Arc::ptr_eq(&before, &store.snapshot()));
     assert!(!changed.has_changed().unwrap());
@@ -83,16 +84,16 @@ fn endpoint_may_arrive_before_its_service() {
     let store = mk_store();
     let web = mk_service("web", "10.96.0.1");
     let pod = backing(mk_pod("a", "10.0.0.1"), &web, &[]);
-    store.apply([Update::Workload(pod.clone())]);
+    store.apply([Change::Workload(pod.clone())]);
     assert_eq!(
         store.load().services.staged().collect::<Vec<_>>(),
         [&web.key()]
     );
-    store.apply([Update::Service(web.clone())]);
+    store.apply([Change::Service(web.clone())]);
     assert_eq!(store.load().services.staged().count(), 0);
     let route = store.load().route(&pod, "10.96.0.1:80".parse().unwrap());
     assert!(route.is_ok(), "{route:?}");
-    store.apply([Update::RemoveAddress("app/web.example/ignored".into())]);
+    store.apply([Change::RemoveAddress("app/web.example/ignored".into())]);
     assert_eq!(
         store.load().services.staged().collect::<Vec<_>>(),
         [&web.key()]
@@ -109,10 +110,10 @@ fn change_leaves_everything_else_shared() {
         .iter()
         .map(|s| backing(mk_pod(&s.name, "10.0.0.1"), s, &[]))
         .collect();
-    store.apply(services.iter().cloned().map(Update::Service));
-    store.apply(pods.iter().cloned().map(Update::Workload));
+    store.apply(services.iter().cloned().map(Change::Service));
+    store.apply(pods.iter().cloned().map(Change::Workload));
     let before = store.snapshot();
-    store.apply([Update::Workload(Workload {
+    store.apply([Change::Workload(Workload {
         capacity: 2,
         ..pods[0].clone()
     })]);
@@ -135,9 +136,9 @@ async fn own_pod_is_waited_for() {
     );
     let waiting = store.wait_for_pod(&info, Duration::from_secs(5));
     let discovery = async {
-        store.apply([Update::Workload(mk_pod("other", "10.0.0.2"))]);
+        store.apply([Change::Workload(mk_pod("other", "10.0.0.2"))]);
         tokio::task::yield_now().await;
-        store.apply([Update::Workload(pod.clone())]);
+        store.apply([Change::Workload(pod.clone())]);
     };
     let (found, ()) = tokio::join!(waiting, discovery);
     assert_eq!(found.as_deref(), Some(&pod));
@@ -156,7 +157,7 @@ fn pod_of_another_node_is_not_ours_and_our_cluster_goes_first() {
         cluster_id: "A-cluster".into(),
         ..mk_pod("a", "10.0.0.3")
     };
-    store.apply([&ours, &elsewhere, &other_cluster].map(|w| Update::Workload(w.clone())));
+    store.apply([&ours, &elsewhere, &other_cluster].map(|w| Change::Workload(w.clone())));
     let snapshot = store.snapshot();
     assert!(snapshot.workload_for_pod(&pod_info(&elsewhere)).is_none());
     assert_eq!(
@@ -182,8 +183,8 @@ fn certificate_is_needed_from_the_first_enrolled_pod_of_an_identity_to_the_last(
         node: "node2".into(),
         ..mk_pod("far", "10.0.0.3")
     };
-    let add = |workload: &Workload| store.apply([Update::Workload(workload.clone())]);
-    let remove = |workload: &Workload| store.apply([Update::RemoveAddress(workload.uid.clone())]);
+    let add = |workload: &Workload| store.apply([Change::Workload(workload.clone())]);
+    let remove = |workload: &Workload| store.apply([Change::RemoveAddress(workload.uid.clone())]);
     let edges = |applied: Applied| (applied.identities_added, applied.identities_removed);
 
     assert_eq!(edges(add(&plain)), (vec![], vec![]));
@@ -210,9 +211,9 @@ fn named_policy_that_is_not_known_denies_until_it_arrives() {
     let unknown = Verdict::Deny(Denial::UnknownPolicy("app/p".into()));
     assert_eq!(verdict(&store, &pod), unknown);
     let policy = mk_policy("p", PolicyScope::WorkloadSelector, Action::Allow);
-    store.apply([Update::Policy(policy)]);
+    store.apply([Change::Policy(policy)]);
     assert_eq!(verdict(&store, &pod), Verdict::Allow);
-    store.apply([Update::RemovePolicy("app/p".into())]);
+    store.apply([Change::RemovePolicy("app/p".into())]);
     assert_eq!(verdict(&store, &pod), unknown);
     store.apply([naming(&pod, &[])]);
     assert_eq!(verdict(&store, &pod), Verdict::Allow);
@@ -222,9 +223,9 @@ fn named_policy_that_is_not_known_denies_until_it_arrives() {
 fn verdict_follows_the_workload_s_list_of_now() {
     let store = mk_store();
     let pod = mk_pod("a", "10.0.0.1");
-    store.apply([Update::Workload(pod.clone())]);
+    store.apply([Change::Workload(pod.clone())]);
     let policy = mk_policy("p", PolicyScope::WorkloadSelector, Action::Deny);
-    store.apply([Update::Policy(policy)]);
+    store.apply([Change::Policy(policy)]);
     assert_eq!(verdict(&store, &pod), Verdict::Allow);
     let mut changes = store.policy_changes();
     store.apply([naming(&pod, &["app/p"])]);
@@ -241,7 +242,7 @@ fn verdict_follows_the_workload_s_list_of_now() {
 
 #[test]
 fn policies_of_the_namespace_and_of_the_mesh_concern_every_pod() {
-    let deny = |scope| Update::Policy(mk_policy("p", scope, Action::Deny));
+    let deny = |scope| Change::Policy(mk_policy("p", scope, Action::Deny));
     let pod = mk_pod("a", "10.0.0.1");
     let stranger = mk_pod("other/b", "10.0.0.2");
     let denied = Verdict::Deny(Denial::Policy("app/p".into()));
@@ -253,7 +254,7 @@ fn policies_of_the_namespace_and_of_the_mesh_concern_every_pod() {
         (PolicyScope::Namespace, [denied.clone(), Verdict::Allow]),
         (PolicyScope::Global, [denied.clone(), denied]),
     ] {
-        let pods = [&pod, &stranger].map(|pod| Update::Workload(pod.clone()));
+        let pods = [&pod, &stranger].map(|pod| Change::Workload(pod.clone()));
         let before = mk_store();
         before.apply(pods.clone());
         before.apply([deny(PolicyScope::Global)]);
@@ -274,7 +275,7 @@ fn policies_of_the_namespace_and_of_the_mesh_concern_every_pod() {
 #[test]
 fn only_what_can_change_a_verdict_here_is_a_policy_change() {
     let store = mk_store();
-    store.apply([Update::Workload(mk_pod("a", "10.0.0.1"))]);
+    store.apply([Change::Workload(mk_pod("a", "10.0.0.1"))]);
     let changes = store.policy_changes();
     let far = Workload {
         node: "node2".into(),
@@ -287,12 +288,12 @@ fn only_what_can_change_a_verdict_here_is_a_policy_change() {
     let unused = mk_policy("unused", PolicyScope::WorkloadSelector, Action::Deny);
     store.apply([
         naming(&far, &["app/q"]),
-        Update::Policy(elsewhere),
-        Update::Policy(unused),
+        Change::Policy(elsewhere),
+        Change::Policy(unused),
     ]);
-    store.apply([Update::Workload(mk_pod("another", "10.0.0.3"))]);
+    store.apply([Change::Workload(mk_pod("another", "10.0.0.3"))]);
     assert!(!changes.has_changed().unwrap());
-    store.apply([Update::Policy(mk_policy(
+    store.apply([Change::Policy(mk_policy(
         "p",
         PolicyScope::Namespace,
         Action::Deny,
@@ -304,7 +305,7 @@ fn only_what_can_change_a_verdict_here_is_a_policy_change() {
 fn verdict_on_a_workload_discovery_forgot_is_by_the_policies_it_had() {
     let store = mk_store();
     let pod = mk_pod("a", "10.0.0.1");
-    store.apply([Update::Policy(mk_policy(
+    store.apply([Change::Policy(mk_policy(
         "p",
         PolicyScope::Namespace,
         Action::Deny,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_core::{
+    policy::Authorization,
     service::{BalancingMode, Scope, WeightedWaypoint},
     workload::Health,
 };
@@ -91,30 +92,30 @@ fn arb_policy() -> impl Strategy<Value = Authorization> {
     })
 }
 
-fn arb_update() -> impl Strategy<Value = Update> {
+fn arb_update() -> impl Strategy<Value = Change> {
     prop_oneof![
-        4 => arb_workload().prop_map(Update::Workload),
-        3 => arb_service().prop_map(Update::Service),
-        2 => arb_policy().prop_map(Update::Policy),
-        1 => (0..4_u8).prop_map(|n| Update::RemoveAddress(mk_pod(&format!("pod{n}"), "::").uid)),
-        1 => (0..SERVICES).prop_map(|n| Update::RemoveAddress(service(n).key().to_string().into())),
-        1 => (0..4_u8).prop_map(|n| Update::RemovePolicy(format!("app/p{n}").into())),
+        4 => arb_workload().prop_map(Change::Workload),
+        3 => arb_service().prop_map(Change::Service),
+        2 => arb_policy().prop_map(Change::Policy),
+        1 => (0..4_u8).prop_map(|n| Change::RemoveAddress(mk_pod(&format!("pod{n}"), "::").uid)),
+        1 => (0..SERVICES).prop_map(|n| Change::RemoveAddress(service(n).key().to_string().into())),
+        1 => (0..4_u8).prop_map(|n| Change::RemovePolicy(format!("app/p{n}").into())),
     ]
 }
 
 /// What is left of a history: the last word on each thing, in the order of their names.
-fn outcome(history: &[Update]) -> Vec<Update> {
+fn outcome(history: &[Change]) -> Vec<Change> {
     let mut last = BTreeMap::new();
     for update in history {
         let (kind, key) = match update {
-            Update::Workload(workload) => ("address", workload.uid.clone()),
-            Update::Service(service) => ("address", service.key().to_string().into()),
-            Update::Policy(policy) => ("policy", policy.key()),
-            Update::RemoveAddress(name) => ("address", name.clone()),
-            Update::RemovePolicy(key) => ("policy", key.clone()),
+            Change::Workload(workload) => ("address", workload.uid.clone()),
+            Change::Service(service) => ("address", service.key().to_string().into()),
+            Change::Policy(policy) => ("policy", policy.key()),
+            Change::RemoveAddress(name) => ("address", name.clone()),
+            Change::RemovePolicy(key) => ("policy", key.clone()),
         };
         match update {
-            Update::RemoveAddress(_) | Update::RemovePolicy(_) => last.remove(&(kind, key)),
+            Change::RemoveAddress(_) | Change::RemovePolicy(_) => last.remove(&(kind, key)),
             _ => last.insert((kind, key), update.clone()),
         };
     }

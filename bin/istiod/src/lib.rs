@@ -1,0 +1,1 @@
+//! Ambient control plane: workload discovery, L4 policy, certificate authority.

@@ -1,0 +1,3 @@
+//! `istiod`: see the library.
+
+fn main() {}

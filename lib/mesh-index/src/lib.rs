@@ -1,0 +1,1 @@
+//! Kubernetes and Istio objects to workloads, services and policies: pure indexes.

@@ -1,0 +1,1 @@
+//! Kubernetes mechanics: client, watch to index, server-side apply, leases, conditions, events.
