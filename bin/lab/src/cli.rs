@@ -78,7 +78,7 @@ fn proxies(both: Option<PathBuf>, node2: Option<PathBuf>) -> anyhow::Result<Prox
 }
 
 fn node_proxy() -> anyhow::Result<String> {
-    let environment = ztunnel::args::Environment::of_process();
+    let environment = mesh_runtime::environment::Environment::of_process();
     ztunnel::program::run(ztunnel::config::Config::from_environment(&environment)?)?;
     Ok(String::new())
 }

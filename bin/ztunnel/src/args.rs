@@ -6,9 +6,10 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
-    str::FromStr,
     time::Duration,
 };
+
+use mesh_runtime::environment::{self, BOOL, Environment, NUMBER, shortened};
 
 use crate::config::{
     Config, ControlPlane, Http2, Keepalive, Listen, Log, Node, Sockets, TextSource,
@@ -20,15 +21,8 @@ mod mesh_config;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A variable has a value of the wrong form.
-    #[error("{name}=`{value}`: expected {expected}")]
-    Value {
-        /// The variable.
-        name: String,
-        /// Its value, shortened.
-        value: String,
-        /// What it should look like.
-        expected: &'static str,
-    },
+    #[error(transparent)]
+    Value(#[from] environment::Error),
     /// A variable asks for something this proxy does not do.
     #[error("{name}=`{value}` is not supported by this proxy: {remedy}")]
     Unsupported {
@@ -57,10 +51,6 @@ pub enum Error {
     },
 }
 
-/// The process environment, or a test's.
-#[derive(Clone, Debug, Default)]
-pub struct Environment(BTreeMap<String, String>);
-
 /// What `ztunnel help` prints.
 pub const HELP: &str = "\
 Carries the traffic of this node's pods: mutual TLS, L4 policy, telemetry.
@@ -77,62 +67,12 @@ readiness on 15021.";
 const TOKEN: &str = "./var/run/secrets/tokens/istio-token";
 const ROOT: &str = "./var/run/secrets/istio/root-cert.pem";
 const MESH_FILE: &str = "./etc/istio/config/mesh";
-const BOOL: &str = "`true` or `false`";
-const NUMBER: &str = "a whole number in range";
-const DURATION: &str = "a duration such as `5s`, `1m30s` or `300ms`";
 
-// === impl Environment ===
+// === impl Error ===
 
-impl Environment {
-    /// The environment of this process. Variables that are not UTF-8 are passed over.
-    pub fn of_process() -> Self {
-        let pairs = std::env::vars_os();
-        Self(
-            pairs
-                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
-                .collect(),
-        )
-    }
-
-    fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
-    }
-
-    fn filled(&self, name: &str) -> Option<&str> {
-        self.text(name).filter(|value| !value.is_empty())
-    }
-
-    fn parsed<T: FromStr>(&self, name: &str, expected: &'static str) -> Result<Option<T>, Error> {
-        let parse = |value: &str| value.parse().map_err(|_wrong| wrong(name, value, expected));
-        self.filled(name).map(parse).transpose()
-    }
-
-    fn flag(&self, name: &str, default: bool) -> Result<bool, Error> {
-        Ok(self.parsed(name, BOOL)?.unwrap_or(default))
-    }
-
-    fn duration(&self, name: &str, default: Duration) -> Result<Duration, Error> {
-        let parse = |value| duration(value).ok_or_else(|| wrong(name, value, DURATION));
-        Ok(self.filled(name).map(parse).transpose()?.unwrap_or(default))
-    }
-
-    /// Variables with a prefix, the prefix taken off.
-    fn prefixed<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let strip = move |(key, value): (&'a String, &'a String)| {
-            Some((key.strip_prefix(prefix)?, value.as_str()))
-        };
-        self.0.iter().filter_map(strip)
-    }
-}
-
-impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
-    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        Self(
-            pairs
-                .into_iter()
-                .map(|(k, v)| (k.into(), v.into()))
-                .collect(),
-        )
+impl Error {
+    fn value(name: &str, value: &str, expected: &'static str) -> Self {
+        environment::Error::new(name, value, expected).into()
     }
 }
 
@@ -183,7 +123,9 @@ impl Config {
                 json: match env.filled("LOG_FORMAT") {
                     None | Some("plain") => false,
                     Some("json") => true,
-                    Some(other) => return Err(wrong("LOG_FORMAT", other, "`plain` or `json`")),
+                    Some(other) => {
+                        return Err(Error::value("LOG_FORMAT", other, "`plain` or `json`"));
+                    }
                 },
             },
             node,
@@ -261,7 +203,7 @@ fn node(env: &Environment, proxy_metadata: &BTreeMap<String, String>) -> Result<
     }
     for (key, value) in env.prefixed("ISTIO_METAJSON_") {
         let parsed = serde_json::from_str(value)
-            .map_err(|_wrong| wrong(&format!("ISTIO_METAJSON_{key}"), value, "JSON"))?;
+            .map_err(|_wrong| Error::value(&format!("ISTIO_METAJSON_{key}"), value, "JSON"))?;
         metadata.insert(key.to_owned(), parsed);
     }
     let or = |name, default: &'static str| env.filled(name).unwrap_or(default);
@@ -303,7 +245,7 @@ fn control_plane(
         return Ok(None);
     }
     if address.starts_with("http://") {
-        return Err(wrong(
+        return Err(Error::value(
             &name,
             address,
             "an https address: there is no plaintext control plane",
@@ -362,7 +304,7 @@ fn http2(env: &Environment) -> Result<Http2, Error> {
         let value = env.parsed(name, NUMBER)?.unwrap_or(default);
         let fits = range.contains(&value);
         fits.then_some(value)
-            .ok_or_else(|| wrong(name, &value.to_string(), NUMBER))
+            .ok_or_else(|| Error::value(name, &value.to_string(), NUMBER))
     };
     let window = 1..=(1 << 31) - 1;
     Ok(Http2 {
@@ -384,7 +326,8 @@ fn termination_deadline(env: &Environment) -> Result<Duration, Error> {
             s.saturating_sub(1).max(1)
         }
     });
-    env.duration("CONNECTION_TERMINATION_DEADLINE", Duration::from_secs(left))
+    let explicit = env.duration("CONNECTION_TERMINATION_DEADLINE", Duration::from_secs(left));
+    Ok(explicit?)
 }
 
 /// Explicit (a number, `n%` of the cores, 0 for all of them), or the pod's own CPU limit, or at least
@@ -399,12 +342,12 @@ fn worker_threads(env: &Environment, concurrency: Option<usize>) -> Result<usize
         let number: usize = percent
             .unwrap_or(value)
             .parse()
-            .map_err(|_wrong| wrong(NAME, value, EXPECTED))?;
+            .map_err(|_wrong| Error::value(NAME, value, EXPECTED))?;
         return match (percent, number) {
             (Some(_), 1..=100) => Ok(share(number)),
             (None, 0) => Ok(cores),
             (None, 1..=1024) => Ok(number),
-            _ => Err(wrong(NAME, value, EXPECTED)),
+            _ => Err(Error::value(NAME, value, EXPECTED)),
         };
     }
     if let Some(threads) = concurrency.filter(|threads| *threads > 0) {
@@ -434,45 +377,6 @@ fn listen(admin_port: Option<u16>, stats_port: Option<u16>, ipv6: bool) -> Liste
         stats: any(stats_port.unwrap_or(15020)),
         readiness: any(15021),
     }
-}
-
-/// A duration in the form of Go and of protobuf's JSON: numbers with a unit, one after another.
-fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at_checked(digits)?;
-        let letters = tail
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at_checked(letters)?;
-        let seconds = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
-        total = total.checked_add(part)?;
-        rest = tail;
-    }
-    (!text.is_empty()).then_some(total)
-}
-
-fn wrong(name: &str, value: &str, expected: &'static str) -> Error {
-    Error::Value {
-        name: name.to_owned(),
-        value: shortened(value),
-        expected,
-    }
-}
-
-fn shortened(value: &str) -> String {
-    value.chars().take(80).collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ mod certificates;
 pub mod config;
 mod discovery;
 mod dump;
-mod essential;
 mod pods;
 pub mod program;
 mod servers;

@@ -2,7 +2,8 @@
 
 use std::{error::Error, process::ExitCode};
 
-use ztunnel::{args::Environment, config::Config, program, version::Version};
+use mesh_runtime::environment::Environment;
+use ztunnel::{config::Config, program, version::Version};
 
 #[expect(
     clippy::print_stdout,

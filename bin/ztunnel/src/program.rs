@@ -10,7 +10,9 @@ use mesh_net::{
 };
 use mesh_proxy::{proxy::Shared, telemetry::metrics::Metrics};
 use mesh_runtime::{
-    drain, log,
+    drain,
+    essential::{Ended, Essential},
+    log,
     readiness::{Pending, Readiness},
     shutdown::{self, Quit},
     stats::{self, Build},
@@ -26,7 +28,6 @@ use crate::{
     config::Config,
     discovery::{IntoState, ToControlPlane, View},
     dump::Sources,
-    essential::{Ended, Essential},
     pods::{Pods, Sockets, Views},
     servers::{self, Servers},
     settings,

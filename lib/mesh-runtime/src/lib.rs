@@ -10,7 +10,9 @@
 
 pub mod admin;
 pub mod drain;
+pub mod environment;
 pub mod error;
+pub mod essential;
 pub mod http;
 pub mod log;
 pub mod readiness;

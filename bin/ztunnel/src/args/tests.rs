@@ -116,28 +116,6 @@ fn what_cannot_be_honoured_is_refused_with_a_remedy() {
 }
 
 #[test]
-fn durations_are_those_of_go() {
-    for (text, expected) in [
-        ("5s", Some(5_000)),
-        ("1m30s", Some(90_000)),
-        ("300ms", Some(300)),
-        ("1.5h", Some(5_400_000)),
-        ("", None),
-        ("5", None),
-        ("s", None),
-        ("5x", None),
-        ("-5s", None),
-        ("99999999999999999999h", None),
-    ] {
-        assert_eq!(
-            duration(text),
-            expected.map(Duration::from_millis),
-            "{text}"
-        );
-    }
-}
-
-#[test]
 fn the_deadline_follows_the_grace_period() {
     for (grace, expected) in [("30", 25), ("10", 9), ("1", 1), ("0", 1)] {
         let config = config(&[("TERMINATION_GRACE_PERIOD_SECONDS", grace)]).unwrap();

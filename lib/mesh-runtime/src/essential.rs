@@ -1,34 +1,31 @@
-//! Tasks without which the program must not go on: a proxy that hears of no new policy, or renews no
-//! certificate, looks healthy and is not. The kubelet knows what to do with one that ends.
+//! Tasks without which the program must not go on: a proxy that hears of no new policy, or a control
+//! plane that sees no new pod, looks healthy and is not. The kubelet knows what to do with one that ends.
 
-use mesh_runtime::task::Tracker;
+use crate::task::Tracker;
 use tokio::sync::mpsc;
 
 /// Spawns such tasks.
 #[derive(Debug)]
-pub(crate) struct Essential {
+pub struct Essential {
     tasks: Tracker,
     ended: mpsc::UnboundedSender<&'static str>,
 }
 
 /// Tells of those that have ended.
-pub(crate) type Ended = mpsc::UnboundedReceiver<&'static str>;
+pub type Ended = mpsc::UnboundedReceiver<&'static str>;
 
 // === impl Essential ===
 
 impl Essential {
-    pub(crate) fn new(tasks: Tracker) -> (Self, Ended) {
+    /// Spawns on `tasks`; what has ended is told to the receiver.
+    pub fn new(tasks: Tracker) -> (Self, Ended) {
         let (ended, receiver) = mpsc::unbounded_channel();
         (Self { tasks, ended }, receiver)
     }
 
     /// Spawns `future` as a task called `name`. Its end is told, whether it returns or panics; once a
     /// drain has begun nobody listens any more.
-    pub(crate) fn spawn(
-        &self,
-        name: &'static str,
-        future: impl Future<Output = ()> + Send + 'static,
-    ) {
+    pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
         let (task, ended) = (self.tasks.spawn(name, future), self.ended.clone());
         let watch = async move {
             drop(task.await);
