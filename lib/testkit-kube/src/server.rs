@@ -1,0 +1,1 @@
+//! The server's handle: start, stop, clients and the switches of tests.
