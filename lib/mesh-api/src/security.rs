@@ -1,0 +1,27 @@
+//! Who may speak to whom: AuthorizationPolicy and PeerAuthentication of `security.istio.io`.
+
+mod authorization_policy;
+mod peer_authentication;
+
+pub use authorization_policy::{
+    AuthorizationPolicy, AuthorizationPolicySpec, Condition, From, Operation, Provider, Rule,
+    Source, TargetReference, To,
+};
+pub use peer_authentication::{MutualTls, PeerAuthentication, PeerAuthenticationSpec};
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::schema;
+
+/// Which workloads of the namespace are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
+pub struct WorkloadSelector {
+    /// Labels that a workload must have, all of them. None select every workload.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::selector_labels")]
+    pub match_labels: BTreeMap<String, String>,
+}
