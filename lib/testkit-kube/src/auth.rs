@@ -1,202 +1,183 @@
 //! Who is calling, and what they may do.
+//!
+//! [`Authority`] holds what the server needs for it: the [certificates](tls), the [tokens](token) of
+//! service accounts and the [roles](rbac). Everything else is looked up in the store at the moment of the
+//! request, so a deleted service account, pod or binding counts at once.
+//!
+//! A request passes through here in this order: [`Authority::identify`] once per connection,
+//! [`Authority::authenticate`] (which also impersonates), [`Authority::authorize`], and for roles and
+//! bindings [`Authority::check_escalation`]. The [reviews](review) answer the same questions through the
+//! API.
 
-use std::collections::BTreeMap;
+mod bootstrap;
+mod impersonation;
+mod kubeconfig;
+pub mod rbac;
+mod refusal;
+pub mod review;
+pub mod tls;
+pub mod token;
+mod user;
 
-use http::HeaderMap;
-use openssl::{
-    asn1::Asn1Time,
-    bn::BigNum,
-    ec::{EcGroup, EcKey},
-    error::ErrorStack,
-    hash::MessageDigest,
-    nid::Nid,
-    pkey::{PKey, Private},
-    ssl::{SslAcceptor, SslAcceptorBuilder, SslMethod},
-    x509::{
-        X509, X509NameBuilder,
-        extension::{BasicConstraints, SubjectAlternativeName},
-    },
-};
+use std::{collections::HashMap, sync::Arc};
+
+use http::{HeaderMap, header::AUTHORIZATION};
+use openssl::{ssl::SslAcceptorBuilder, x509::X509Ref};
+use parking_lot::RwLock;
 use serde_json::Value;
 
+pub use self::{
+    bootstrap::bootstrap,
+    rbac::{Attributes, Decision, Target},
+    user::{Extra, User, group},
+};
 use crate::{status::Status, store::Store};
 
-/// Somebody, as the API server knows them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct User {
-    /// `system:serviceaccount:ns:name`, or a free name.
-    pub name: String,
-    /// Empty when unknown.
-    pub uid: String,
-    /// Without `system:authenticated`, which authentication adds.
-    pub groups: Vec<String>,
-    /// What a token binds: `authentication.kubernetes.io/pod-name` and the like.
-    pub extra: BTreeMap<String, Vec<String>>,
-}
-
-/// What somebody wants to do.
-#[derive(Debug, Clone, Copy)]
-pub struct Attributes<'a> {
-    /// Who.
-    pub user: &'a User,
-    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; for paths the
-    /// HTTP method in lower case.
-    pub verb: &'a str,
-    /// What it is done to.
-    pub target: Target<'a>,
-}
-
-/// What something is done to.
-#[derive(Debug, Clone, Copy)]
-pub enum Target<'a> {
-    /// An object or a collection.
-    Resource {
-        /// The API group, empty for core.
-        group: &'a str,
-        /// The plural name.
-        resource: &'a str,
-        /// `status`, `log` and the like, or empty.
-        subresource: &'a str,
-        /// Empty for all namespaces and for cluster-scoped resources.
-        namespace: &'a str,
-        /// Empty for collections.
-        name: &'a str,
-    },
-    /// A path that is none: `/healthz`.
-    Path(&'a str),
-}
-
-/// Whether it may be done.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Decision {
-    /// Yes or no.
-    pub allowed: bool,
-    /// Why, for the answer and for SubjectAccessReview.
-    pub reason: String,
-}
-
-/// The caller proves nothing that we believe; answered with 401.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Unauthorized(pub String);
-
-/// The keys of a server: its certificate authority, its certificate and what signs tokens.
-#[expect(missing_debug_implementations, reason = "it holds private keys")]
+/// The keys of a server: its certificate authority, its certificate and what signs tokens. It outlives
+/// the listener, so that certificates and tokens stay valid over a restart.
+#[derive(Debug)]
 pub struct Authority {
-    key: PKey<Private>,
-    certificate: X509,
+    ca: tls::Ca,
+    tokens: token::Issuer,
+    /// Bearer tokens that were agreed on beforehand.
+    agreed: RwLock<HashMap<String, User>>,
+    roles: rbac::Cache,
+}
+
+/// What a connection proves by itself.
+#[derive(Clone, Debug, Default)]
+pub enum Peer {
+    /// No certificate was shown.
+    #[default]
+    Nobody,
+    /// A valid certificate speaks of this user.
+    Known(User),
+    /// A certificate was shown, and it is not believed.
+    Unbelievable(tls::Unbelievable),
 }
 
 // === impl Authority ===
 
 impl Authority {
     /// Makes new keys.
-    pub fn generate() -> Result<Self, ErrorStack> {
-        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
-        let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
-        let mut name = X509NameBuilder::new()?;
-        name.append_entry_by_text("CN", "kube-apiserver")?;
-        let name = name.build();
-        let mut builder = X509::builder()?;
-        builder.set_version(2)?;
-        builder.set_serial_number(&*BigNum::from_u32(1)?.to_asn1_integer()?)?;
-        builder.set_subject_name(&name)?;
-        builder.set_issuer_name(&name)?;
-        builder.set_pubkey(&key)?;
-        builder.set_not_before(&*Asn1Time::days_from_now(0)?)?;
-        builder.set_not_after(&*Asn1Time::days_from_now(365)?)?;
-        builder.append_extension(BasicConstraints::new().ca().build()?)?;
-        let names = SubjectAlternativeName::new()
-            .ip("127.0.0.1")
-            .dns("localhost")
-            .build(&builder.x509v3_context(None, None))?;
-        builder.append_extension(names)?;
-        builder.sign(&key, MessageDigest::sha256())?;
+    pub fn generate() -> Result<Self, tls::Error> {
         Ok(Self {
-            certificate: builder.build(),
-            key,
+            ca: tls::Ca::new()?,
+            tokens: token::Issuer::new()?,
+            agreed: RwLock::default(),
+            roles: rbac::Cache::default(),
         })
     }
 
     /// The certificate authority, as PEM.
-    pub fn ca_pem(&self) -> Result<String, ErrorStack> {
-        let pem = self.certificate.to_pem()?;
-        Ok(String::from_utf8_lossy(&pem).into_owned())
+    pub fn ca_pem(&self) -> &str {
+        self.ca.pem()
     }
 
-    /// The server's side of TLS, asking for client certificates without requiring them. The caller adds ALPN.
-    pub fn acceptor(&self) -> Result<SslAcceptorBuilder, ErrorStack> {
-        let mut builder = SslAcceptor::mozilla_modern_v5(SslMethod::tls_server())?;
-        builder.set_private_key(&self.key)?;
-        builder.set_certificate(&self.certificate)?;
-        Ok(builder)
+    /// The server's side of TLS with HTTP/2 and HTTP/1.1, for these names and addresses besides the usual
+    /// ones. It asks for client certificates without requiring them.
+    pub fn acceptor(&self, hosts: &[&str]) -> Result<SslAcceptorBuilder, tls::Error> {
+        self.ca.acceptor(hosts)
     }
 
-    /// Says who is calling, from the verified client certificate or the bearer token; neither is
-    /// `system:anonymous`. Impersonation headers are resolved here too.
+    /// What signs the tokens of service accounts.
+    pub fn tokens(&self) -> &token::Issuer {
+        &self.tokens
+    }
+
+    /// Whoever brings `token` is `user` from now on.
+    pub fn agree(&self, token: impl Into<String>, user: User) {
+        self.agreed.write().insert(token.into(), user);
+    }
+
+    /// Judges the certificate of a new connection.
+    pub fn identify(&self, certificate: Option<&X509Ref>) -> Peer {
+        match certificate.map(|certificate| self.ca.identify(certificate)) {
+            None => Peer::Nobody,
+            Some(Ok(user)) => Peer::Known(user),
+            Some(Err(reason)) => Peer::Unbelievable(reason),
+        }
+    }
+
+    /// Says who is calling, from the connection's certificate or the bearer token; neither is
+    /// `system:anonymous`. Who is impersonated is resolved here too.
     pub fn authenticate(
         &self,
         store: &Store,
-        peer: Option<&X509>,
+        peer: &Peer,
         headers: &HeaderMap,
-    ) -> Result<User, Unauthorized> {
-        let _ = (store, peer, headers);
-        Ok(User::default())
+    ) -> Result<User, Status> {
+        let user = self.caller(store, peer, headers)?;
+        impersonation::resolve(self, store, user, headers)
     }
 
-    /// A kubeconfig for that user, with a client certificate.
-    pub fn kubeconfig(&self, url: &str, user: &User) -> Result<String, ErrorStack> {
-        let _ = user;
-        let ca = openssl::base64::encode_block(&self.certificate.to_pem()?);
-        Ok(format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: test\nclusters:\n- name: test\n  cluster:\n    server: {url}\n    certificate-authority-data: {ca}\nusers:\n- name: test\n  user: {{}}\ncontexts:\n- name: test\n  context:\n    cluster: test\n    user: test\n"
-        ))
+    fn caller(&self, store: &Store, peer: &Peer, headers: &HeaderMap) -> Result<User, Status> {
+        if let Peer::Known(user) = peer {
+            return Ok(user.clone().member_of(group::AUTHENTICATED));
+        }
+        if let Some(token) = bearer_token(headers) {
+            let known = self.agreed.read().get(token).cloned();
+            let user = match known {
+                Some(user) => user,
+                None => self.of_service_account(store, token)?,
+            };
+            return Ok(user.member_of(group::AUTHENTICATED));
+        }
+        match peer {
+            Peer::Unbelievable(reason) => {
+                tracing::debug!(%reason, "refused a client certificate");
+                Err(Status::unauthorized())
+            }
+            Peer::Nobody | Peer::Known(_) => Ok(User::anonymous()),
+        }
     }
 
-    /// `POST serviceaccounts/NAME/token`: answers the TokenRequest with its status.
-    pub fn request_token(
-        &self,
-        store: &Store,
-        namespace: &str,
-        name: &str,
-        request: Value,
-    ) -> Result<Value, Status> {
-        drop((store, namespace, name, request));
-        Err(Status::not_implemented("serviceaccounts/token"))
+    fn of_service_account(&self, store: &Store, token: &str) -> Result<User, Status> {
+        let audiences = [self.tokens.audience().to_owned()];
+        let identified = self.tokens.identify(store, token, &audiences);
+        identified.map(|believed| believed.user).map_err(|reason| {
+            tracing::debug!(%reason, "refused a bearer token");
+            Status::unauthorized()
+        })
     }
 
-    /// The reviews: TokenReview, SubjectAccessReview, LocalSubjectAccessReview, SelfSubjectAccessReview,
-    /// SelfSubjectRulesReview, SelfSubjectReview. `namespace` is empty for the cluster-scoped ones.
-    pub fn review(
+    /// May this be done?
+    pub fn authorize(&self, store: &Store, attributes: &Attributes<'_>) -> Decision {
+        self.roles.current(store).authorize(attributes)
+    }
+
+    /// As [`authorize`](Self::authorize); a refusal becomes the answer.
+    pub fn require(&self, store: &Store, attributes: &Attributes<'_>) -> Result<(), Status> {
+        let decision = self.authorize(store, attributes);
+        if decision.allowed {
+            return Ok(());
+        }
+        Err(refusal::forbidden(attributes, &decision.reason))
+    }
+
+    /// Whether a write of a role or binding gives away more than its author has (`escalate`, `bind`), or
+    /// changes what a binding refers to. For every create (`old` is `None`) and update of the four RBAC
+    /// kinds.
+    pub fn check_escalation(
         &self,
         store: &Store,
         user: &User,
-        namespace: &str,
-        review: Value,
-    ) -> Result<Value, Status> {
-        drop((store, user, namespace, review));
-        Err(Status::not_implemented("reviews"))
+        old: Option<&Value>,
+        new: &Value,
+    ) -> Result<(), Status> {
+        let roles = self.roles.current(store);
+        rbac::escalation::check(&roles, user, old, new)
+    }
+
+    /// The roles and bindings as they are now.
+    fn roles(&self, store: &Store) -> Arc<rbac::Index> {
+        self.roles.current(store)
     }
 }
 
-/// Whether RBAC allows it.
-pub fn authorize(store: &Store, attributes: &Attributes<'_>) -> Decision {
-    let _ = (store, attributes);
-    Decision {
-        allowed: true,
-        reason: String::new(),
-    }
-}
-
-/// The roles and bindings that exist from the start (`cluster-admin`, `system:discovery` and so on): whole
-/// objects of rbac.authorization.k8s.io/v1.
-pub fn bootstrap() -> Vec<Value> {
-    Vec::new()
-}
-
-/// Whether a write of a role or binding gives away more than its author has (`escalate`, `bind`). Called for
-/// every create and update of the four RBAC kinds.
-pub fn check_escalation(store: &Store, user: &User, object: &Value) -> Result<(), Status> {
-    let _ = (store, user, object);
-    Ok(())
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.trim().split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
