@@ -1,0 +1,248 @@
+//! Whether a live object holds what a manager wants, by the fields that it owns.
+//!
+//! The API server keeps, for each manager, the set of fields of its last apply (`fieldsV1`): a tree
+//! with `f:name` for a field, `k:{…}` for an element of a list by its keys, `v:…` for an element of a
+//! set, `.` for the thing itself, and an empty node for a value that is owned whole. If what is wanted
+//! has exactly these fields, and the live object the same values in them, an apply would change nothing.
+
+use serde_json::{Map, Value};
+
+use super::Part;
+
+/// Fields that identify an object and that nobody owns.
+const IDENTITY: [&str; 2] = ["apiVersion", "kind"];
+const METADATA_IDENTITY: [&str; 5] = [
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "managedFields",
+];
+
+/// Whether applying `wanted` to `live` as `manager` would change nothing. False in doubt.
+pub(super) fn holds(wanted: &Value, live: &Value, manager: &str, part: Part) -> bool {
+    let Some(owned) = owned_by(wanted, live, manager, part) else {
+        return false;
+    };
+    let (Some(wanted), Some(live)) = (wanted.as_object(), live.as_object()) else {
+        return false;
+    };
+    let mut wanted = wanted.clone();
+    for name in IDENTITY {
+        wanted.remove(name);
+    }
+    if let Some(Value::Object(metadata)) = wanted.get_mut("metadata") {
+        for name in METADATA_IDENTITY {
+            metadata.remove(name);
+        }
+        if metadata.is_empty() {
+            wanted.remove("metadata");
+        }
+    }
+    same_fields(owned, &wanted, live)
+}
+
+/// The fields of the manager's last apply, in the version that we would apply.
+fn owned_by<'a>(
+    wanted: &Value,
+    live: &'a Value,
+    manager: &str,
+    part: Part,
+) -> Option<&'a Map<String, Value>> {
+    let entries = live.pointer("/metadata/managedFields")?.as_array()?;
+    let subresource = part.subresource().unwrap_or_default();
+    let mut ours = entries.iter().filter(|entry| {
+        let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
+        text("manager") == manager
+            && text("operation") == "Apply"
+            && text("subresource") == subresource
+            && Some(text("apiVersion")) == wanted.get("apiVersion").and_then(Value::as_str)
+    });
+    let entry = ours.next()?;
+    entry.get("fieldsV1")?.as_object()
+}
+
+/// Whether `wanted` and `live` agree below a node of the tree.
+fn same(owned: &Value, wanted: &Value, live: &Value) -> bool {
+    let Some(owned) = owned.as_object() else {
+        return false;
+    };
+    if owned.keys().all(|key| key == ".") {
+        return wanted == live;
+    }
+    match (wanted, live) {
+        (Value::Object(wanted), Value::Object(live)) => same_fields(owned, wanted, live),
+        (Value::Array(wanted), Value::Array(live)) => same_elements(owned, wanted, live),
+        _ => false,
+    }
+}
+
+fn same_fields(
+    owned: &Map<String, Value>,
+    wanted: &Map<String, Value>,
+    live: &Map<String, Value>,
+) -> bool {
+    let fields = owned.iter().filter(|(key, _)| *key != ".");
+    let mut count = 0;
+    for (key, below) in fields {
+        count += 1;
+        let name = key.strip_prefix("f:");
+        let Some((wanted, live)) = name.and_then(|name| Some((wanted.get(name)?, live.get(name)?)))
+        else {
+            return false;
+        };
+        if !same(below, wanted, live) {
+            return false;
+        }
+    }
+    count == wanted.len()
+}
+
+fn same_elements(owned: &Map<String, Value>, wanted: &[Value], live: &[Value]) -> bool {
+    let elements = owned.iter().filter(|(key, _)| *key != ".");
+    let mut count = 0;
+    for (key, below) in elements {
+        count += 1;
+        let found = if let Some(keys) = key.strip_prefix("k:") {
+            same_element(keys, below, wanted, live)
+        } else if let Some(value) = key.strip_prefix("v:") {
+            let value = serde_json::from_str::<Value>(value).ok();
+            value.is_some_and(|value| wanted.contains(&value) && live.contains(&value))
+        } else {
+            // By position: a form that is defined and that nobody uses.
+            false
+        };
+        if !found {
+            return false;
+        }
+    }
+    count == wanted.len()
+}
+
+/// An element that its keys name. One that is wanted may leave a key out that has a default.
+fn same_element(keys: &str, below: &Value, wanted: &[Value], live: &[Value]) -> bool {
+    let Ok(Value::Object(keys)) = serde_json::from_str(keys) else {
+        return false;
+    };
+    let is_named = |element: &Value, lax: bool| {
+        let named = |(key, value)| element.get(key).map_or(lax, |found: &Value| found == value);
+        keys.iter().all(named)
+    };
+    let mut candidates = wanted.iter().filter(|element| is_named(element, true));
+    let (Some(wanted), None) = (candidates.next(), candidates.next()) else {
+        return false;
+    };
+    let live = live.iter().find(|element| is_named(element, false));
+    live.is_some_and(|live| same(below, wanted, live))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn mk_live(fields: &Value, content: &Value) -> Value {
+        let mut live = content.clone();
+        live["metadata"] = json!({
+            "name": "x", "resourceVersion": "5",
+            "labels": {"ours": "1", "theirs": "2"},
+            "managedFields": [
+                {"manager": "other", "operation": "Apply", "apiVersion": "v1", "fieldsV1": {}},
+                {"manager": "us", "operation": "Apply", "apiVersion": "v1", "fieldsV1": fields},
+            ],
+        });
+        live
+    }
+
+    fn mk_service(wanted_ports: &Value, live_ports: &Value, owned: &Value) -> (Value, Value) {
+        let wanted = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "x", "labels": {"ours": "1"}},
+            "spec": {"ports": wanted_ports},
+        });
+        let fields = json!({
+            "f:metadata": {"f:labels": {"f:ours": {}}},
+            "f:spec": {"f:ports": owned},
+        });
+        let content = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "spec": {"clusterIP": "10.0.0.1", "ports": live_ports},
+        });
+        (wanted, mk_live(&fields, &content))
+    }
+
+    fn is_held(wanted: &Value, live: &Value) -> bool {
+        holds(wanted, live, "us", Part::Object)
+    }
+
+    const PORT: &str = r#"k:{"port":80,"protocol":"TCP"}"#;
+
+    #[test]
+    fn what_the_server_has_defaulted_and_others_have_added_is_no_difference() {
+        let owned = json!({PORT: {".": {}, "f:name": {}, "f:port": {}}});
+        let wanted = json!([{"name": "http", "port": 80}]);
+        let live = json!([
+            {"name": "theirs", "port": 81, "protocol": "TCP"},
+            {"name": "http", "port": 80, "protocol": "TCP", "targetPort": 80},
+        ]);
+        let (wanted, live) = mk_service(&wanted, &live, &owned);
+        assert!(is_held(&wanted, &live));
+        assert!(!holds(&wanted, &live, "other", Part::Object));
+        assert!(!holds(&wanted, &live, "nobody", Part::Object));
+        assert!(!holds(&wanted, &live, "us", Part::Status));
+    }
+
+    #[test]
+    fn a_changed_an_added_and_a_dropped_field_are_differences() {
+        let owned = json!({PORT: {".": {}, "f:name": {}, "f:port": {}}});
+        let live = json!([{"name": "http", "port": 80, "protocol": "TCP"}]);
+        let cases = [
+            json!([{"name": "web", "port": 80}]),
+            json!([{"name": "http", "port": 80, "nodePort": 1}]),
+            json!([{"port": 80}]),
+            json!([{"name": "http", "port": 80}, {"name": "more", "port": 81}]),
+            json!([]),
+            json!("text"),
+        ];
+        for ports in cases {
+            let (wanted, live) = mk_service(&ports, &live, &owned);
+            assert!(!is_held(&wanted, &live), "{ports}");
+        }
+    }
+
+    #[test]
+    fn what_others_have_changed_is_a_difference() {
+        let owned = json!({PORT: {".": {}, "f:name": {}, "f:port": {}}});
+        let wanted = json!([{"name": "http", "port": 80}]);
+        let live = json!([{"name": "theirs", "port": 80, "protocol": "TCP"}]);
+        let (wanted, live) = mk_service(&wanted, &live, &owned);
+        assert!(!is_held(&wanted, &live));
+    }
+
+    #[test]
+    fn sets_and_atomic_values_are_compared_by_value() {
+        let wanted = json!({
+            "apiVersion": "v1", "kind": "Thing", "metadata": {"name": "x"},
+            "spec": {"set": ["a", "b"], "whole": {"x": [1, 2]}},
+        });
+        let fields = json!({
+            "f:spec": {"f:set": {"v:\"a\"": {}, "v:\"b\"": {}}, "f:whole": {}},
+        });
+        let live = |set: Value, whole: Value| {
+            mk_live(&fields, &json!({"spec": {"set": set, "whole": whole}}))
+        };
+        assert!(is_held(
+            &wanted,
+            &live(json!(["b", "z", "a"]), json!({"x": [1, 2]}))
+        ));
+        assert!(!is_held(
+            &wanted,
+            &live(json!(["b", "z"]), json!({"x": [1, 2]}))
+        ));
+        assert!(!is_held(
+            &wanted,
+            &live(json!(["a", "b"]), json!({"x": [2, 1]}))
+        ));
+    }
+}
