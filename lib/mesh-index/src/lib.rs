@@ -8,7 +8,10 @@ pub mod index;
 pub mod object;
 pub mod output;
 pub mod placement;
+mod record;
+mod selector;
 pub mod settings;
+mod text;
 
 pub use index::Index;
 pub use object::{Key, Kind, Object};

@@ -2,9 +2,17 @@
 
 use std::{fmt, sync::Arc};
 
-use k8s_openapi::api::{
-    core::v1::{Namespace, Node, Pod, Service},
-    discovery::v1::EndpointSlice,
+use k8s_openapi::{
+    api::{
+        core::v1::{Namespace, Node, Pod, Service},
+        discovery::v1::EndpointSlice,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use mesh_api::{
+    gateway::{Gateway, GatewayClass},
+    networking::{ServiceEntry, WorkloadEntry},
+    security::{AuthorizationPolicy, PeerAuthentication},
 };
 use serde::Serialize;
 
@@ -21,6 +29,18 @@ pub enum Object {
     Service(Box<Service>),
     /// Some of the endpoints of a service.
     EndpointSlice(Box<EndpointSlice>),
+    /// A service that the cluster's registry does not hold.
+    ServiceEntry(Box<ServiceEntry>),
+    /// A workload that is no pod.
+    WorkloadEntry(Box<WorkloadEntry>),
+    /// A gateway, perhaps a waypoint.
+    Gateway(Box<Gateway>),
+    /// A kind of gateway.
+    GatewayClass(Box<GatewayClass>),
+    /// A policy of who may speak to whom.
+    AuthorizationPolicy(Box<AuthorizationPolicy>),
+    /// A policy of which connections need an identity.
+    PeerAuthentication(Box<PeerAuthentication>),
 }
 
 /// The kinds of objects that are indexed.
@@ -134,6 +154,29 @@ impl Object {
             Self::Namespace(_) => Kind::Namespace,
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::ServiceEntry(_) => Kind::ServiceEntry,
+            Self::WorkloadEntry(_) => Kind::WorkloadEntry,
+            Self::Gateway(_) => Kind::Gateway,
+            Self::GatewayClass(_) => Kind::GatewayClass,
+            Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
+            Self::PeerAuthentication(_) => Kind::PeerAuthentication,
+        }
+    }
+
+    /// What every object says about itself.
+    pub fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::Pod(object) => &object.metadata,
+            Self::Node(object) => &object.metadata,
+            Self::Namespace(object) => &object.metadata,
+            Self::Service(object) => &object.metadata,
+            Self::EndpointSlice(object) => &object.metadata,
+            Self::ServiceEntry(object) => &object.metadata,
+            Self::WorkloadEntry(object) => &object.metadata,
+            Self::Gateway(object) => &object.metadata,
+            Self::GatewayClass(object) => &object.metadata,
+            Self::AuthorizationPolicy(object) => &object.metadata,
+            Self::PeerAuthentication(object) => &object.metadata,
         }
     }
 }
@@ -148,4 +191,16 @@ macro_rules! from_object {
     )*};
 }
 
-from_object!(Pod, Node, Namespace, Service, EndpointSlice);
+from_object!(
+    Pod,
+    Node,
+    Namespace,
+    Service,
+    EndpointSlice,
+    ServiceEntry,
+    WorkloadEntry,
+    Gateway,
+    GatewayClass,
+    AuthorizationPolicy,
+    PeerAuthentication,
+);

@@ -28,7 +28,8 @@ pub struct StatusUpdate {
     pub key: Key,
     /// The generation that was looked at; 0 for kinds without generations.
     pub generation: i64,
-    /// The field manager to write as. It owns exactly what this update holds.
+    /// The field manager to write as, one of [`mesh_api::condition::reporter`] or
+    /// [`ADDRESS_REPORTER`]. It owns exactly what this update holds.
     pub reporter: &'static str,
     /// All conditions of this reporter; none to withdraw what it wrote before.
     pub conditions: Vec<Condition>,
@@ -74,11 +75,5 @@ pub struct Problem {
     pub reason: String,
 }
 
-/// Field manager of the conditions of services and ServiceEntries.
-pub const SERVICE_REPORTER: &str = "istio-ambient-service";
-/// Field manager of the conditions of WorkloadEntries.
-pub const WORKLOAD_ENTRY_REPORTER: &str = "istio-ambient-workloadentry";
-/// Field manager of the conditions of policies that ztunnel enforces.
-pub const POLICY_REPORTER: &str = "istio-ambient-ztunnel-policy";
 /// Field manager of the addresses of ServiceEntries.
 pub const ADDRESS_REPORTER: &str = "istio-ip-autoallocate";
