@@ -19,6 +19,9 @@ pub mod tls;
 pub mod token;
 mod user;
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashMap, sync::Arc};
 
 use http::{HeaderMap, header::AUTHORIZATION};

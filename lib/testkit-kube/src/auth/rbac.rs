@@ -7,6 +7,9 @@ mod aggregation;
 pub mod escalation;
 mod rule;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
