@@ -16,7 +16,7 @@ use mesh_identity::{
 use mesh_net::socket::{InPodSockets, SocketFactory, TcpOptions};
 use mesh_xds::{
     Change,
-    server::{Authenticate, Resources, Service as Discovery},
+    server::{Authenticate, Client, Resources, Service as Discovery},
 };
 use parking_lot::RwLock;
 use testkit_net::Namespace;
@@ -66,8 +66,11 @@ impl ControlPlane {
             reuse_port: false,
             tcp: TcpOptions::default(),
         };
+        // The lab says what there is; there is no cluster to read first.
+        let resources = Resources::default();
+        resources.ready();
         let mut control_plane = Self {
-            resources: Resources::default(),
+            resources,
             nodes: Nodes::default(),
             issuer: Arc::new(issuer),
             sockets,
@@ -205,9 +208,13 @@ impl Authenticate for Nodes {
         &'a self,
         metadata: &'a MetadataMap,
         _extensions: &'a Extensions,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        let known = self.node_of(metadata).map(drop);
-        Box::pin(async move { known.ok_or_else(|| Status::unauthenticated("unknown token")) })
+    ) -> BoxFuture<'a, Result<Client, Status>> {
+        let client = self.node_of(metadata).map(|node| Client {
+            identity: format!("the proxy of {node}").into(),
+            node: Some(node.into()),
+            ..Client::default()
+        });
+        Box::pin(async move { client.ok_or_else(|| Status::unauthenticated("unknown token")) })
     }
 }
 

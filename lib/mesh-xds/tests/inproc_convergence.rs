@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use mesh_core::{
     policy::{Action, Authorization, PolicyScope},
     service::Service,
@@ -17,7 +18,7 @@ use mesh_proto::{
 };
 use mesh_xds::{
     Change, client, convert,
-    server::{self, Catalog},
+    server::{self, Catalog, Update},
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -110,9 +111,8 @@ impl World {
             Step::Publish(kind, name, value) => self.publish(mk_change(kind, name, value)),
             Step::Spoil(kind, name, salt) => {
                 let (type_url, name, _) = convert::change_to_proto(&mk_change(kind, name, 0));
-                let content = vec![0xff, salt];
-                self.catalog
-                    .set(type_url, name.clone(), Some(content.into()));
+                let content = Bytes::from(vec![0xff, salt]);
+                (self.catalog).set(type_url, name.clone(), Some(content.into()));
                 self.published.insert((type_url, name), None);
             }
             Step::Withdraw(kind, name) => {
@@ -126,11 +126,11 @@ impl World {
             Step::Restart => {
                 self.catalog = Catalog::with_history(self.history);
                 for ((type_url, name), change) in &self.published {
-                    let content = match change {
-                        Some(change) => convert::change_to_proto(change).2,
-                        None => Some(vec![0xff].into()),
+                    let resource = match change {
+                        Some(change) => Update::from(change).resource,
+                        None => Some(Bytes::from_static(&[0xff]).into()),
                     };
-                    self.catalog.set(type_url, name.clone(), content);
+                    self.catalog.set(type_url, name.clone(), resource);
                 }
                 self.reconnect();
             }
@@ -138,9 +138,9 @@ impl World {
     }
 
     fn publish(&mut self, change: Change) {
-        let (type_url, name, content) = convert::change_to_proto(&change);
-        self.catalog.set(type_url, name.clone(), content);
-        let key = (type_url, name);
+        let update = Update::from(&change);
+        let key = (update.type_url, update.name);
+        (self.catalog).set(key.0, key.1.clone(), update.resource);
         (self.past.entry(key.clone()).or_default()).push(change.clone());
         self.published.insert(key, Some(change));
     }

@@ -2,11 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use mesh_proto::{
     discovery::DeltaDiscoveryRequest,
     type_url::{ADDRESS, AUTHORIZATION},
 };
-use mesh_xds::Change;
+use mesh_xds::{
+    Change,
+    server::{self, Update},
+};
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 use tonic::{Extensions, Status, metadata::MetadataMap};
@@ -15,7 +19,9 @@ use tonic::{Extensions, Status, metadata::MetadataMap};
 #[path = "support/harness.rs"]
 mod harness;
 
-use harness::{Client, ControlPlane, DEADLINE, mk_raw_stream, mk_workload};
+use harness::{
+    Client, ControlPlane, DEADLINE, addresses_only, mk_raw_stream, mk_request, mk_workload,
+};
 
 #[tokio::test]
 async fn the_first_picture_is_complete_before_sync_is_signalled() {
@@ -40,11 +46,15 @@ async fn a_malformed_resource_does_not_keep_the_others_away() {
     let mut client = Client::start(&server);
     client.until(|view| view.synced > 0).await;
 
-    let garbage = || Some(vec![0xff; 16].into());
+    let garbage = |type_url, name: &str| Update {
+        type_url,
+        name: name.into(),
+        resource: Some(Bytes::from_static(&[0xff; 16]).into()),
+    };
     server.resources.publish([
-        (ADDRESS, "new".into(), garbage()),
-        (ADDRESS, "known".into(), garbage()),
-        (AUTHORIZATION, "ns/policy".into(), garbage()),
+        garbage(ADDRESS, "new"),
+        garbage(ADDRESS, "known"),
+        garbage(AUTHORIZATION, "ns/policy"),
     ]);
     server.resources.apply([mk_workload("good", "n1")]);
     let view = client.until(|view| view.held.contains_key("good")).await;
@@ -129,7 +139,7 @@ async fn credentials_are_read_again_for_each_stream() {
             if token != "Bearer second" {
                 return Err(Status::unauthenticated("the token is not valid"));
             }
-            Ok(())
+            Ok(server::Client::default())
         }
     };
     let server = ControlPlane::start_with([mk_workload("a", "n1")], admit);
@@ -176,8 +186,8 @@ async fn held_names_beyond_the_request_limit_are_reconciled() {
 
 #[tokio::test]
 async fn a_slow_client_is_told_the_latest_state_once() {
-    let server = ControlPlane::start([mk_workload("a", "n")]);
-    let (requests, mut responses) = mk_raw_stream(&server).await;
+    let server = ControlPlane::start_with([mk_workload("a", "n")], addresses_only);
+    let (requests, mut responses) = mk_raw_stream(&server, [mk_request(ADDRESS)]).await;
     let first = timeout(DEADLINE, responses.message())
         .await
         .unwrap()

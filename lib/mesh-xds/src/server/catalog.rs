@@ -2,12 +2,18 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     hash::Hasher as _,
     sync::Arc,
 };
 
 use bytes::Bytes;
 use twox_hash::XxHash64;
+
+use self::links::Links;
+use super::{Group, Precedence, Resource};
+
+mod links;
 
 /// Published resources by type. Pure data; [`super::Resources`] shares it.
 #[derive(Debug)]
@@ -21,9 +27,12 @@ pub struct Catalog {
 /// Each change gets a number. A stream remembers the last number it has told its client about, and is
 /// brought up to date by walking the numbers above it: it costs what changed, and nothing is kept per
 /// stream. Each name stands under its latest number only, so the walk is never longer than the table.
+///
+/// Aliases and groups change only along with a resource that has them, so the walk finds those too.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     entries: HashMap<Arc<str>, Entry>,
+    links: Links,
     changed: BTreeMap<u64, Arc<str>>,
     removed: BTreeMap<u64, Arc<str>>,
     removed_at: HashMap<Arc<str>, u64>,
@@ -36,11 +45,24 @@ pub(super) struct Table {
 #[derive(Debug)]
 pub(super) struct Entry {
     /// A hash of the content: the same in every replica and after a restart.
-    pub(super) version: Arc<str>,
+    pub(super) version: Version,
     /// The encoded message, shared by all responses that carry it.
     pub(super) body: Bytes,
-    number: u64,
+    pub(super) aliases: Box<[Arc<str>]>,
+    pub(super) groups: Box<[Group]>,
+    precedence: Precedence,
+    pub(super) by_name_only: bool,
+    /// The number of its latest change.
+    pub(super) number: u64,
+    /// The number under which it came to be.
+    pub(super) born: u64,
+    /// The number under which it last became `by_name_only`, having been more.
+    pub(super) narrowed: u64,
 }
+
+/// A version; prints as it is written on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Version(u64);
 
 /// Removals that are remembered per type unless told otherwise. A stream that lags further behind is
 /// closed, and its client returns with the list of what it holds.
@@ -63,19 +85,24 @@ impl Catalog {
         }
     }
 
-    /// Publishes a resource, or withdraws it when there is no content. Says whether that changed
-    /// anything: the same content again does not.
-    pub fn set(&mut self, type_url: &str, name: Arc<str>, content: Option<Bytes>) -> bool {
-        let table = self.tables.entry(type_url.into()).or_default();
-        match content {
-            Some(content) => table.publish(name, content),
+    /// Publishes a resource, or withdraws it when there is none. Says whether that changed anything:
+    /// the same again does not.
+    pub fn set(&mut self, type_url: &str, name: Arc<str>, resource: Option<Resource>) -> bool {
+        if !self.tables.contains_key(type_url) {
+            self.tables.insert(type_url.into(), Table::default());
+        }
+        let Some(table) = self.tables.get_mut(type_url) else {
+            return false;
+        };
+        match resource {
+            Some(resource) => table.publish(name, resource),
             None => table.withdraw(name, self.history),
         }
     }
 
     /// How many resources of a type are published.
     pub fn len(&self, type_url: &str) -> usize {
-        self.table(type_url).map_or(0, |table| table.entries.len())
+        self.table(type_url).map_or(0, Table::len)
     }
 
     pub(super) fn table(&self, type_url: &str) -> Option<&Table> {
@@ -86,25 +113,35 @@ impl Catalog {
 // === impl Table ===
 
 impl Table {
-    fn publish(&mut self, name: Arc<str>, body: Bytes) -> bool {
-        let version = version(&body);
-        let known = self.entries.get(&name);
-        if known.is_some_and(|entry| entry.version == version) {
-            return false;
+    fn publish(&mut self, name: Arc<str>, resource: Resource) -> bool {
+        let mut entry = Entry::from(resource);
+        entry.share_groups(&self.links);
+        let known = self.entries.remove(&name);
+        if let Some(known) = known {
+            if known.says_the_same_as(&entry) {
+                self.entries.insert(name, known);
+                return false;
+            }
+            self.changed.remove(&known.number);
+            entry.number = self.next();
+            entry.born = known.born;
+            let narrows = entry.by_name_only && !known.by_name_only;
+            entry.narrowed = if narrows {
+                entry.number
+            } else {
+                known.narrowed
+            };
+            self.unlink(&name, &known, Some(&entry));
+            self.link(&name, &entry, Some(&known));
+        } else {
+            if let Some(number) = self.removed_at.remove(&name) {
+                self.removed.remove(&number);
+            }
+            entry.number = self.next();
+            entry.born = entry.number;
+            self.link(&name, &entry, None);
         }
-        if let Some(entry) = known {
-            self.changed.remove(&entry.number);
-        }
-        if let Some(number) = self.removed_at.remove(&name) {
-            self.removed.remove(&number);
-        }
-        let number = self.next();
-        self.changed.insert(number, name.clone());
-        let entry = Entry {
-            version,
-            body,
-            number,
-        };
+        self.changed.insert(entry.number, name.clone());
         self.entries.insert(name, entry);
         true
     }
@@ -113,6 +150,7 @@ impl Table {
         let Some(entry) = self.entries.remove(&name) else {
             return false;
         };
+        self.unlink(&name, &entry, None);
         self.changed.remove(&entry.number);
         let number = self.next();
         self.removed.insert(number, name.clone());
@@ -126,6 +164,38 @@ impl Table {
         true
     }
 
+    /// Files what `entry` has and `before` had not.
+    fn link(&mut self, name: &Arc<str>, entry: &Entry, before: Option<&Entry>) {
+        for alias in &entry.aliases {
+            let kept = before.is_some_and(|before| {
+                before.precedence == entry.precedence && before.aliases.contains(alias)
+            });
+            if !kept {
+                self.links.claim(alias, name, entry.precedence);
+            }
+        }
+        for group in &entry.groups {
+            self.links.join(group, name);
+        }
+    }
+
+    /// Takes out what `entry` had and `after` has not.
+    fn unlink(&mut self, name: &str, entry: &Entry, after: Option<&Entry>) {
+        for alias in &entry.aliases {
+            let kept = after.is_some_and(|after| {
+                after.precedence == entry.precedence && after.aliases.contains(alias)
+            });
+            if !kept {
+                self.links.disclaim(alias, name);
+            }
+        }
+        for group in &entry.groups {
+            if !after.is_some_and(|after| after.groups.contains(group)) {
+                self.links.leave(group, name);
+            }
+        }
+    }
+
     fn next(&mut self) -> u64 {
         self.latest += 1;
         self.latest
@@ -136,8 +206,24 @@ impl Table {
         self.latest
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&Entry> {
         self.entries.get(name)
+    }
+
+    /// The resource that answers to a name, with its own name: the one that is called so, or else the
+    /// one that has it as an alias.
+    pub(super) fn find(&self, name: &str) -> Option<(&Arc<str>, &Entry)> {
+        let named = self.entries.get_key_value(name);
+        named.or_else(|| self.entries.get_key_value(self.links.resolve(name)?))
+    }
+
+    /// What a group brings.
+    pub(super) fn members(&self, group: &Group) -> impl Iterator<Item = &Arc<str>> {
+        self.links.members(group)
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
@@ -156,62 +242,63 @@ impl Table {
     }
 }
 
-fn version(body: &[u8]) -> Arc<str> {
-    let mut hasher = XxHash64::with_seed(0);
-    hasher.write(body);
-    format!("{:016x}", hasher.finish()).into()
+// === impl Entry ===
+
+impl From<Resource> for Entry {
+    fn from(resource: Resource) -> Self {
+        Self {
+            version: Version::of(&resource.content),
+            body: resource.content,
+            aliases: resource.aliases.into(),
+            groups: resource.groups.into(),
+            precedence: resource.precedence,
+            by_name_only: resource.by_name_only,
+            number: 0,
+            born: 0,
+            narrowed: 0,
+        }
+    }
 }
+
+impl Entry {
+    fn share_groups(&mut self, links: &Links) {
+        for group in &mut self.groups {
+            *group = links.share(group.clone());
+        }
+    }
+
+    fn says_the_same_as(&self, other: &Self) -> bool {
+        self.version == other.version
+            && self.aliases == other.aliases
+            && self.groups == other.groups
+            && self.precedence == other.precedence
+            && self.by_name_only == other.by_name_only
+    }
+}
+
+// === impl Version ===
+
+impl Version {
+    fn of(body: &[u8]) -> Self {
+        let mut hasher = XxHash64::with_seed(0);
+        hasher.write(body);
+        Self(hasher.finish())
+    }
+
+    /// Whether a text of the wire is this version.
+    pub(super) fn is(self, text: &str) -> bool {
+        text.len() == DIGITS && u64::from_str_radix(text, 16) == Ok(self.0)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:0DIGITS$x}", self.0)
+    }
+}
+
+/// Hexadecimal digits of a version.
+const DIGITS: usize = 16;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TYPE: &str = "t";
-
-    fn since(catalog: &Catalog, number: u64) -> Option<Vec<String>> {
-        let names = catalog.table(TYPE)?.since(number)?;
-        Some(names.map(ToString::to_string).collect())
-    }
-
-    #[test]
-    fn the_same_content_again_is_no_change() {
-        let mut catalog = Catalog::default();
-        assert!(catalog.set(TYPE, "a".into(), Some("1".into())));
-        assert!(!catalog.set(TYPE, "a".into(), Some("1".into())));
-        assert!(catalog.set(TYPE, "a".into(), Some("2".into())));
-        assert!(catalog.set(TYPE, "a".into(), None));
-        assert!(!catalog.set(TYPE, "a".into(), None));
-    }
-
-    #[test]
-    fn each_name_stands_under_its_latest_change_only() {
-        let mut catalog = Catalog::default();
-        for content in ["1", "2", "3"] {
-            catalog.set(TYPE, "a".into(), Some(content.into()));
-        }
-        catalog.set(TYPE, "b".into(), Some("1".into()));
-        catalog.set(TYPE, "b".into(), None);
-        catalog.set(TYPE, "b".into(), Some("1".into()));
-        assert_eq!(since(&catalog, 0).unwrap(), ["a", "b"]);
-        assert_eq!(since(&catalog, 3).unwrap(), ["b"]);
-        assert_eq!(since(&catalog, 6).unwrap(), [""; 0]);
-    }
-
-    #[test]
-    fn removals_beyond_the_history_are_forgotten_and_it_says_so() {
-        let mut catalog = Catalog::with_history(1);
-        for name in ["a", "b"] {
-            catalog.set(TYPE, name.into(), Some("1".into()));
-            catalog.set(TYPE, name.into(), None);
-        }
-        assert_eq!(since(&catalog, 1), None);
-        assert_eq!(since(&catalog, 2).unwrap(), ["b"]);
-        assert_eq!(catalog.len(TYPE), 0);
-    }
-
-    #[test]
-    fn versions_are_those_of_every_replica() {
-        // XXH64 with seed 0, from the algorithm's published test vectors.
-        assert_eq!(&*version(b""), "ef46db3751d8e999");
-    }
-}
+mod tests;

@@ -1,18 +1,17 @@
 //! What one client is told, and when. No I/O, no time.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    sync::Arc,
+use std::{collections::BTreeMap, sync::Arc};
+
+use mesh_proto::{
+    discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+    type_url::{ADDRESS, AUTHORIZATION},
 };
 
-use mesh_proto::discovery::{
-    Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as Published,
-};
+use self::subscription::{Part, Subscription};
+use super::{Catalog, Client, Mode, Readable, catalog::Table};
 
-use super::{
-    Catalog,
-    catalog::{Entry, Table},
-};
+mod selection;
+mod subscription;
 
 /// The server's side of one stream.
 ///
@@ -24,11 +23,52 @@ use super::{
 /// The first response of a type is complete: clients may conclude that what is not in it, and was not
 /// among what they said they hold, is gone.
 ///
-/// Types are served in alphabetical order, which puts policies before the workloads they concern.
-#[derive(Debug, Default)]
+/// # Clients that ask for names
+///
+/// A name is that of a resource, or an alias. What an alias stands for is sent under its own name with
+/// all its aliases, and once more under the alias that was asked for: Istio's ztunnel waits for the
+/// name that it asked for and for no other. When the alias comes to stand for something else, that is
+/// told in the same way; when it stands for nothing, it is removed. A name that is not found is
+/// removed at once, so that nobody waits for it.
+///
+/// A service brings its workloads, and the client's own node brings its workloads too. What is no
+/// longer brought by anything is removed. What a client says it holds when it connects counts as
+/// asked for: it has no other way to say that it goes on with it.
+///
+/// # The order of policies and workloads
+///
+/// Istio's ztunnel takes a policy that it does not know for none, and lets traffic pass. So what is
+/// sent must at any point be safe:
+///
+/// 1. New and changed policies go first. While there are policies that the client has not been sent,
+///    because a response is outstanding, addresses wait; they follow in the moment in which the
+///    policies are sent, which is one round trip later at most.
+/// 2. Addresses follow.
+/// 3. What takes force from a policy goes last, when the client has been sent all addresses: that it is
+///    removed, or that it now holds only for the workloads that name it. Otherwise a workload would
+///    for a while name a policy that is gone, and not yet the one in its place.
+///
+/// This holds for clients that take all policies, as all proxies do. A client that asks for one of the
+/// two types is expected to ask for the other; the first responses wait for that until
+/// [`Machine::settle`].
+#[derive(Debug)]
 pub struct Machine {
     subscriptions: BTreeMap<String, Subscription>,
+    readable: Readable,
+    node: Option<Arc<str>>,
+    settled: bool,
     responses: u64,
+}
+
+/// What a request was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// The client refuses the response on its way, or a part of it.
+    pub refusal: Option<Refusal>,
+    /// The nonce of the response that has arrived.
+    pub acknowledged: Option<String>,
+    /// The request answers a response that is not on its way: a late answer, or a confused client.
+    pub stale: bool,
 }
 
 /// A client refused a response or a part of it. It is not sent again until it changes.
@@ -47,29 +87,18 @@ pub enum Error {
     #[error("more than {MAX_TYPES} resource types on one stream")]
     TooManyTypes,
     /// The client asks for more names than are allowed. The client should ask for everything.
-    #[error("more than {MAX_NAMES} names of type {0} on one stream")]
+    #[error("more than {MAX_NAMES} names of type {0} on one stream; ask for everything instead")]
     TooManyNames(String),
+    /// The client asks for what it may not read. It needs another identity, or another rule.
+    #[error(
+        "type {0} may not be read with this identity; connect as a service account that the control \
+         plane trusts as a node proxy"
+    )]
+    Forbidden(String),
     /// The client is so slow that what was removed meanwhile is no longer known. It should return
     /// with the versions it holds.
     #[error("the client is too far behind with type {0}")]
     Behind(String),
-}
-
-/// What the client asked for and knows, of one type.
-#[derive(Debug, Default)]
-struct Subscription {
-    everything: bool,
-    names: HashSet<Arc<str>>,
-    /// Change up to which the client has been told; nothing before the first response.
-    told: Option<u64>,
-    /// Version by name of what the client held when it connected, until the first response.
-    held: HashMap<String, String>,
-    /// Names that are sent even if they did not change.
-    due: BTreeSet<Arc<str>>,
-    /// Whether a response is due even if it is empty.
-    owed: bool,
-    /// Nonce of the response on its way.
-    outstanding: Option<String>,
 }
 
 /// Resource types that one stream may ask for. ztunnels use 2, waypoints some 6.
@@ -78,169 +107,178 @@ const MAX_TYPES: usize = 16;
 /// Names of one type that one stream may ask for.
 const MAX_NAMES: usize = 100_000;
 
-/// Characters of a refusal that are kept.
+/// Characters of a refusal, or of a type that is refused, that are kept.
 const MAX_MESSAGE: usize = 4096;
-
-/// The name that stands for all names.
-const WILDCARD: &str = "*";
 
 // === impl Machine ===
 
+impl Default for Machine {
+    /// For a client that may read everything, and is on no node.
+    fn default() -> Self {
+        Self::new(&Client::default())
+    }
+}
+
 impl Machine {
+    /// For a client on which nothing is known but who it is.
+    pub fn new(client: &Client) -> Self {
+        Self {
+            subscriptions: BTreeMap::new(),
+            readable: client.may_read,
+            node: client.node.clone(),
+            settled: false,
+            responses: 0,
+        }
+    }
+
     /// A request arrived. Afterwards responses may be ready.
-    pub fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<Option<Refusal>, Error> {
-        let first = !self.subscriptions.contains_key(&request.type_url);
-        if first && self.subscriptions.len() == MAX_TYPES {
+    pub fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<Heard, Error> {
+        let type_url = request.type_url.clone();
+        let first = !self.subscriptions.contains_key(&type_url);
+        if first {
+            self.admit(&type_url)?;
+        }
+        let subscription = (self.subscriptions.entry(type_url.clone()))
+            .or_insert_with(|| Subscription::new(self.node.clone()));
+        let acknowledged = subscription.acknowledge(&request.response_nonce);
+        let refusal = request.error_detail.filter(|_| acknowledged.is_some());
+        let heard = Heard {
+            refusal: refusal.map(|status| Refusal {
+                message: excerpt(&status.message),
+                type_url: type_url.clone(),
+            }),
+            stale: acknowledged.is_none() && !request.response_nonce.is_empty(),
+            acknowledged,
+        };
+        subscription.hear(
+            first,
+            request.resource_names_subscribe,
+            request.resource_names_unsubscribe,
+            request.initial_resource_versions,
+        );
+        if subscription.names() > MAX_NAMES {
+            return Err(Error::TooManyNames(type_url));
+        }
+        Ok(heard)
+    }
+
+    fn admit(&self, type_url: &str) -> Result<(), Error> {
+        if !self.readable.includes(type_url) {
+            return Err(Error::Forbidden(excerpt(type_url)));
+        }
+        if self.subscriptions.len() == MAX_TYPES {
             return Err(Error::TooManyTypes);
         }
-        let subscription = (self.subscriptions)
-            .entry(request.type_url.clone())
-            .or_default();
-        let current = subscription.acknowledge(&request.response_nonce);
-        if first {
-            subscription.held = request.initial_resource_versions;
-            subscription.everything = request.resource_names_subscribe.is_empty();
-            subscription.owed = true;
-        }
-        subscription.subscribe(request.resource_names_subscribe);
-        subscription.unsubscribe(request.resource_names_unsubscribe);
-        if subscription.names.len() > MAX_NAMES {
-            return Err(Error::TooManyNames(request.type_url));
-        }
-        let refusal = request.error_detail.filter(|_| current);
-        Ok(refusal.map(|status| Refusal {
-            message: status.message.chars().take(MAX_MESSAGE).collect(),
-            type_url: request.type_url,
-        }))
+        Ok(())
     }
 
     /// The next response that can be sent now. To be asked until there is none.
     pub fn respond(&mut self, catalog: &Catalog) -> Result<Option<DeltaDiscoveryResponse>, Error> {
-        let nothing = Table::default();
-        for (type_url, subscription) in &mut self.subscriptions {
-            if subscription.outstanding.is_some() {
+        // In alphabetical order policies come before addresses. What of them must come after addresses
+        // may be due once those have nothing to say.
+        let policies = (AUTHORIZATION.to_owned(), true);
+        let order = self.subscriptions.keys().cloned().map(|url| (url, false));
+        let order: Vec<_> = order.chain([policies]).collect();
+        for (type_url, again) in order {
+            let Some(part) = self.part(&type_url, catalog) else {
                 continue;
-            }
-            let table = catalog.table(type_url).unwrap_or(&nothing);
-            let Some(names) = subscription.due(table) else {
-                return Err(Error::Behind(type_url.clone()));
             };
-            let held = std::mem::take(&mut subscription.held);
-            let mut response = build(type_url, table, names, &held);
-            let empty = response.resources.is_empty() && response.removed_resources.is_empty();
-            subscription.told = Some(table.latest());
-            if empty && !std::mem::take(&mut subscription.owed) {
+            if again && part != Part::Whole {
                 continue;
             }
-            subscription.owed = false;
-            self.responses += 1;
-            response.nonce = self.responses.to_string();
-            subscription.outstanding = Some(response.nonce.clone());
-            return Ok(Some(response));
+            if let Some(response) = self.respond_of(&type_url, part, catalog)? {
+                return Ok(Some(response));
+            }
         }
         Ok(None)
     }
+
+    fn respond_of(
+        &mut self,
+        type_url: &str,
+        part: Part,
+        catalog: &Catalog,
+    ) -> Result<Option<DeltaDiscoveryResponse>, Error> {
+        let Some(subscription) = self.subscriptions.get_mut(type_url) else {
+            return Ok(None);
+        };
+        if subscription.is_waiting() {
+            return Ok(None);
+        }
+        let nothing = Table::default();
+        let table = catalog.table(type_url).unwrap_or(&nothing);
+        let Some(mut response) = subscription.tell(type_url, table, part) else {
+            return Err(Error::Behind(type_url.to_owned()));
+        };
+        let empty = response.resources.is_empty() && response.removed_resources.is_empty();
+        if empty && !subscription.take_owed() {
+            return Ok(None);
+        }
+        self.responses += 1;
+        response.nonce = self.responses.to_string();
+        subscription.sent(&response);
+        Ok(Some(response))
+    }
+
+    /// Which part of a type may be told now, if any.
+    fn part(&self, type_url: &str, catalog: &Catalog) -> Option<Part> {
+        match type_url {
+            ADDRESS => self.is_told(AUTHORIZATION, catalog).then_some(Part::Whole),
+            AUTHORIZATION if self.is_told(ADDRESS, catalog) => Some(Part::Whole),
+            AUTHORIZATION => Some(Part::Strengthening),
+            _ => Some(Part::Whole),
+        }
+    }
+
+    /// Whether the client has been sent all there is of a type, or will not ask for it.
+    fn is_told(&self, type_url: &str, catalog: &Catalog) -> bool {
+        match self.subscriptions.get(type_url) {
+            Some(subscription) => subscription.is_told(latest(catalog, type_url)),
+            None => self.settled || !self.readable.includes(type_url),
+        }
+    }
+
+    /// Whether something waits for the client to ask for policies besides addresses, or for addresses
+    /// besides policies.
+    pub fn is_unsettled(&self) -> bool {
+        let asked = |type_url| self.subscriptions.contains_key(type_url);
+        !self.settled
+            && asked(ADDRESS) != asked(AUTHORIZATION)
+            && self.readable.includes(ADDRESS)
+            && self.readable.includes(AUTHORIZATION)
+    }
+
+    /// Says that the client has had its time to ask for both.
+    pub fn settle(&mut self) {
+        self.settled = true;
+    }
+
+    /// Whether no response is on its way.
+    pub fn is_idle(&self) -> bool {
+        !self.subscriptions.values().any(Subscription::is_waiting)
+    }
+
+    /// At most so many resources have not been told yet.
+    pub fn backlog(&self, catalog: &Catalog) -> usize {
+        let of_type = |(type_url, subscription): (&String, &Subscription)| {
+            let table = catalog.table(type_url);
+            table.map_or(0, |table| subscription.backlog(table))
+        };
+        self.subscriptions.iter().map(of_type).sum()
+    }
+
+    /// What the client takes of a type.
+    pub fn mode(&self, type_url: &str) -> Option<Mode> {
+        Some(self.subscriptions.get(type_url)?.mode())
+    }
 }
 
-// === impl Subscription ===
-
-impl Subscription {
-    /// Whether the nonce is that of the response on its way, which thereby has arrived. Other nonces
-    /// are of another stream or of a client that is confused; they acknowledge nothing.
-    fn acknowledge(&mut self, nonce: &str) -> bool {
-        let current = self.outstanding.as_deref() == Some(nonce);
-        if current {
-            self.outstanding = None;
-        }
-        current
-    }
-
-    fn subscribe(&mut self, names: Vec<String>) {
-        self.owed |= !names.is_empty();
-        for name in names {
-            if name == WILDCARD {
-                if !self.everything {
-                    self.everything = true;
-                    self.told = None;
-                }
-                continue;
-            }
-            let name: Arc<str> = name.into();
-            // Once told, a name that is asked for is sent, known to the client or not. Before,
-            // what the client holds decides.
-            if self.told.is_some() {
-                self.due.insert(name.clone());
-            }
-            self.names.insert(name);
-        }
-    }
-
-    fn unsubscribe(&mut self, names: Vec<String>) {
-        for name in names {
-            if name == WILDCARD {
-                self.everything = false;
-                continue;
-            }
-            let name: Arc<str> = name.into();
-            self.due.remove(&name);
-            // Still of interest as one of all: the client, which may have dropped it, is told again.
-            if self.names.remove(&name) && self.everything {
-                self.due.insert(name);
-            }
-        }
-    }
-
-    /// Names that the next response has to speak of; nothing if that can no longer be told.
-    fn due(&mut self, table: &Table) -> Option<HashSet<Arc<str>>> {
-        let mut names: HashSet<Arc<str>> = std::mem::take(&mut self.due).into_iter().collect();
-        if let Some(told) = self.told {
-            let wanted = |name: &&Arc<str>| self.everything || self.names.contains(*name);
-            names.extend(table.since(told)?.filter(wanted).cloned());
-            return Some(names);
-        }
-        names.extend(self.names.iter().cloned());
-        if self.everything {
-            names.extend(table.names().cloned());
-            names.extend(self.held.keys().map(|name| Arc::from(name.as_str())));
-        }
-        Some(names)
-    }
+fn latest(catalog: &Catalog, type_url: &str) -> u64 {
+    catalog.table(type_url).map_or(0, Table::latest)
 }
 
-/// Speaks of each name: its content, its absence, or nothing if the client holds this very version.
-fn build(
-    type_url: &str,
-    table: &Table,
-    names: HashSet<Arc<str>>,
-    held: &HashMap<String, String>,
-) -> DeltaDiscoveryResponse {
-    let mut response = DeltaDiscoveryResponse {
-        type_url: type_url.to_owned(),
-        ..DeltaDiscoveryResponse::default()
-    };
-    for name in names {
-        match table.get(&name) {
-            Some(entry)
-                if held
-                    .get(&*name)
-                    .is_some_and(|held| **held == *entry.version) => {}
-            Some(entry) => response.resources.push(resource(type_url, &name, entry)),
-            None => response.removed_resources.push(name.to_string()),
-        }
-    }
-    response
-}
-
-fn resource(type_url: &str, name: &str, entry: &Entry) -> Published {
-    Published {
-        version: entry.version.to_string(),
-        resource: Some(Any {
-            type_url: type_url.to_owned(),
-            value: entry.body.clone(),
-        }),
-        name: name.to_owned(),
-        aliases: Vec::new(),
-    }
+fn excerpt(text: &str) -> String {
+    text.chars().take(MAX_MESSAGE).collect()
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use mesh_xds::{
     client::{self, BoxError, Connect, Connection, Sink},
     convert,
     metrics::Metrics,
-    server::{Resources, Service},
+    server::{self, Limits, Readable, Resources, Service, Streams},
 };
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -40,6 +40,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct ControlPlane {
     pub(crate) address: SocketAddr,
     pub(crate) resources: Resources,
+    pub(crate) streams: Streams,
+    metrics: Registry,
     runtime: Option<runtime::Runtime>,
 }
 
@@ -78,9 +80,29 @@ pub(crate) fn mk_workload(uid: &str, node: &str) -> Change {
     })
 }
 
+/// Admits everyone, and nobody to policies, so that a stream need not ask for them.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "an authenticator, which could refuse"
+)]
+pub(crate) fn addresses_only(_: &MetadataMap, _: &Extensions) -> Result<server::Client, Status> {
+    Ok(server::Client {
+        may_read: Readable::Only(&[ADDRESS]),
+        ..server::Client::default()
+    })
+}
+
+pub(crate) fn mk_request(type_url: &str) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        type_url: type_url.into(),
+        ..DeltaDiscoveryRequest::default()
+    }
+}
+
 /// A client that reads and acknowledges only when told to.
 pub(crate) async fn mk_raw_stream(
     server: &ControlPlane,
+    first: impl IntoIterator<Item = DeltaDiscoveryRequest>,
 ) -> (
     mpsc::Sender<DeltaDiscoveryRequest>,
     Streaming<DeltaDiscoveryResponse>,
@@ -88,11 +110,9 @@ pub(crate) async fn mk_raw_stream(
     let channel = Endpoint::from_shared(format!("http://{}", server.address));
     let channel = channel.unwrap().connect().await.unwrap();
     let (requests, queue) = mpsc::channel(4);
-    let first = DeltaDiscoveryRequest {
-        type_url: ADDRESS.into(),
-        ..DeltaDiscoveryRequest::default()
-    };
-    requests.send(first).await.unwrap();
+    for first in first {
+        requests.send(first).await.unwrap();
+    }
     let mut client = AggregatedDiscoveryServiceClient::new(channel);
     let opened = client
         .delta_aggregated_resources(ReceiverStream::new(queue))
@@ -100,20 +120,41 @@ pub(crate) async fn mk_raw_stream(
     (requests, opened.unwrap().into_inner())
 }
 
+fn exposition(registry: &Registry) -> String {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+    text
+}
+
 // === impl ControlPlane ===
 
 impl ControlPlane {
     pub(crate) fn start(changes: impl IntoIterator<Item = Change>) -> Self {
-        Self::start_with(changes, |_: &MetadataMap, _: &Extensions| Ok(()))
+        Self::start_with(changes, |_: &MetadataMap, _: &Extensions| {
+            Ok(server::Client::default())
+        })
     }
 
     pub(crate) fn start_with<F>(changes: impl IntoIterator<Item = Change>, admit: F) -> Self
     where
-        F: Fn(&MetadataMap, &Extensions) -> Result<(), Status> + Send + Sync + 'static,
+        F: Fn(&MetadataMap, &Extensions) -> Result<server::Client, Status> + Send + Sync + 'static,
     {
         let resources = Resources::default();
         resources.apply(changes);
-        let service = Service::new(resources.clone(), admit).into_server();
+        resources.ready();
+        Self::serve(resources, admit, Limits::default())
+    }
+
+    pub(crate) fn serve<F>(resources: Resources, admit: F, limits: Limits) -> Self
+    where
+        F: Fn(&MetadataMap, &Extensions) -> Result<server::Client, Status> + Send + Sync + 'static,
+    {
+        let counters = server::Metrics::default();
+        let mut metrics = Registry::default();
+        counters.register(&mut metrics);
+        let service = Service::with_limits(resources.clone(), admit, limits, counters);
+        let streams = service.streams();
+        let service = service.into_server();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -133,8 +174,14 @@ impl ControlPlane {
         Self {
             address,
             resources,
+            streams,
+            metrics,
             runtime: Some(runtime),
         }
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        exposition(&self.metrics)
     }
 }
 
@@ -211,9 +258,7 @@ impl Client {
     }
 
     pub(crate) fn metrics(&self) -> String {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.metrics).unwrap();
-        text
+        exposition(&self.metrics)
     }
 }
 

@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use bytes::Bytes;
 
 use super::*;
@@ -21,7 +23,7 @@ struct Told {
 impl World {
     fn set(&mut self, name: &str, content: &'static str) {
         let content = Bytes::from_static(content.as_bytes());
-        self.catalog.set(TYPE, name.into(), Some(content));
+        self.catalog.set(TYPE, name.into(), Some(content.into()));
     }
 
     fn remove(&mut self, name: &str) {
@@ -29,7 +31,7 @@ impl World {
     }
 
     fn request(&mut self, request: DeltaDiscoveryRequest) -> Option<Refusal> {
-        self.machine.request(request).unwrap()
+        self.machine.request(request).unwrap().refusal
     }
 
     fn ready(&mut self) -> Option<DeltaDiscoveryResponse> {
@@ -315,15 +317,12 @@ fn types_and_names_of_one_stream_are_bounded() {
 #[test]
 fn policies_are_told_before_workloads() {
     let mut world = World::default();
-    for type_url in [
-        mesh_proto::type_url::ADDRESS,
-        mesh_proto::type_url::AUTHORIZATION,
-    ] {
+    for type_url in [ADDRESS, AUTHORIZATION] {
         world.request(DeltaDiscoveryRequest {
             type_url: type_url.into(),
             ..DeltaDiscoveryRequest::default()
         });
     }
     let first = world.ready().unwrap().type_url;
-    assert_eq!(first, mesh_proto::type_url::AUTHORIZATION);
+    assert_eq!(first, AUTHORIZATION);
 }

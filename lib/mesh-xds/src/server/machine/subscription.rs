@@ -1,0 +1,357 @@
+//! What one client asked for and knows, of one type.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use mesh_proto::discovery::{Any, DeltaDiscoveryResponse, Resource as Published};
+
+use super::{
+    super::{
+        Mode,
+        catalog::{Entry, Table},
+    },
+    selection::Selection,
+};
+
+/// One type on one stream.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    scope: Scope,
+    node: Option<Arc<str>>,
+    /// Change up to which the client has been told; nothing before the first response.
+    told: Option<u64>,
+    /// Version by name of what the client held when it connected, until the first response.
+    held: HashMap<String, String>,
+    /// Names that are sent even if they did not change.
+    due: BTreeSet<Arc<str>>,
+    /// Names of which the client is told after all addresses.
+    postponed: BTreeSet<Arc<str>>,
+    /// Whether a response is due even if it is empty.
+    owed: bool,
+    /// Nonce of the response on its way.
+    outstanding: Option<String>,
+}
+
+#[derive(Debug)]
+enum Scope {
+    /// Everything, and names that the client asked for besides.
+    Everything(HashSet<Arc<str>>),
+    /// Names, and what they bring.
+    Selected(Selection),
+}
+
+/// How much of a type may be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All.
+    Whole,
+    /// What is new or changed, and not what takes force from a policy that the client knows.
+    Strengthening,
+}
+
+/// A response in the making.
+pub(super) struct Answer<'a> {
+    pub(super) response: DeltaDiscoveryResponse,
+    pub(super) table: &'a Table,
+    /// What the client holds, if this is the first response.
+    pub(super) held: &'a HashMap<String, String>,
+}
+
+/// The name that stands for all names.
+const WILDCARD: &str = "*";
+
+// === impl Subscription ===
+
+impl Subscription {
+    pub(super) fn new(node: Option<Arc<str>>) -> Self {
+        Self {
+            scope: Scope::Selected(Selection::new(node.clone())),
+            node,
+            told: None,
+            held: HashMap::new(),
+            due: BTreeSet::new(),
+            postponed: BTreeSet::new(),
+            owed: false,
+            outstanding: None,
+        }
+    }
+
+    /// The nonce, if it is that of the response on its way, which thereby has arrived. Other nonces
+    /// are of another stream or of a client that is confused; they acknowledge nothing.
+    pub(super) fn acknowledge(&mut self, nonce: &str) -> Option<String> {
+        self.outstanding.take_if(|outstanding| outstanding == nonce)
+    }
+
+    pub(super) fn hear(
+        &mut self,
+        first: bool,
+        subscribe: Vec<String>,
+        unsubscribe: Vec<String>,
+        held: HashMap<String, String>,
+    ) {
+        self.owed |= first || !subscribe.is_empty();
+        if first && subscribe.is_empty() {
+            self.widen();
+        }
+        self.subscribe(subscribe);
+        self.unsubscribe(unsubscribe);
+        if first {
+            if let Scope::Selected(_) = self.scope {
+                let names = held.keys().map(|name| Arc::from(name.as_str()));
+                self.due.extend(names);
+            }
+            self.held = held;
+        }
+    }
+
+    fn subscribe(&mut self, names: Vec<String>) {
+        for name in names {
+            if name == WILDCARD {
+                self.widen();
+                continue;
+            }
+            let name: Arc<str> = name.into();
+            match &mut self.scope {
+                Scope::Selected(_) => drop(self.due.insert(name)),
+                Scope::Everything(besides) => {
+                    // Once told, a name that is asked for is sent, known to the client or not.
+                    // Before, what the client holds decides.
+                    if self.told.is_some() {
+                        self.due.insert(name.clone());
+                    }
+                    besides.insert(name);
+                }
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self, names: Vec<String>) {
+        for name in names {
+            if name == WILDCARD {
+                self.narrow();
+                continue;
+            }
+            let name: Arc<str> = name.into();
+            self.due.remove(&name);
+            match &mut self.scope {
+                Scope::Selected(selection) => selection.drop_name(&name),
+                // Still of interest as one of all: the client, which may have dropped it, is told again.
+                Scope::Everything(besides) => {
+                    if besides.remove(&name) {
+                        self.due.insert(name);
+                    }
+                }
+            }
+        }
+    }
+
+    /// From names to everything: all is told from the beginning, to a client that holds what it got.
+    fn widen(&mut self) {
+        let Scope::Selected(selection) = &mut self.scope else {
+            return;
+        };
+        let (names, sent) = std::mem::replace(selection, Selection::new(None)).into_parts();
+        // Aliases among them are not told any more: the client learns that from their removal.
+        let known = names
+            .iter()
+            .chain(&sent)
+            .map(|name| (name.to_string(), String::new()));
+        self.held.extend(known);
+        let due = std::mem::take(&mut self.due);
+        self.scope = Scope::Everything(names.into_iter().chain(due).collect());
+        self.told = None;
+    }
+
+    /// From everything to names: what they bring is told from the beginning.
+    fn narrow(&mut self) {
+        let Scope::Everything(besides) = &mut self.scope else {
+            return;
+        };
+        self.due.extend(std::mem::take(besides));
+        self.postponed.clear();
+        self.held.clear();
+        self.scope = Scope::Selected(Selection::new(self.node.clone()));
+        self.told = None;
+    }
+
+    /// What the client is to be told now; nothing if that can no longer be found out.
+    pub(super) fn tell(
+        &mut self,
+        type_url: &str,
+        table: &Table,
+        part: Part,
+    ) -> Option<DeltaDiscoveryResponse> {
+        let held = std::mem::take(&mut self.held);
+        let mut answer = Answer::new(type_url, table, &held);
+        match &mut self.scope {
+            Scope::Selected(selection) => {
+                selection.tell(&mut answer, std::mem::take(&mut self.due), self.told)?;
+            }
+            Scope::Everything(_) => self.tell_everything(&mut answer, part)?,
+        }
+        self.told = Some(table.latest());
+        Some(answer.response)
+    }
+
+    fn tell_everything(&mut self, answer: &mut Answer<'_>, part: Part) -> Option<()> {
+        let table = answer.table;
+        let due = std::mem::take(&mut self.due);
+        let mut names: HashSet<Arc<str>> = HashSet::new();
+        if let Some(told) = self.told {
+            names.extend(table.since(told)?.cloned());
+        } else {
+            names.extend(table.names().cloned());
+            names.extend(answer.held.keys().map(|name| Arc::from(name.as_str())));
+        }
+        match part {
+            Part::Whole => names.extend(std::mem::take(&mut self.postponed)),
+            Part::Strengthening => {
+                for name in &names {
+                    self.postponed.remove(name);
+                }
+                let weaker = names.extract_if(|name| weakens(answer, name, self.told));
+                self.postponed.extend(weaker);
+            }
+        }
+        names.retain(|name| !due.contains(name));
+        for name in names {
+            answer.update(&name);
+        }
+        for name in due {
+            answer.name_anew(&name);
+        }
+        Some(())
+    }
+
+    /// Whether an empty response is due, which it then no longer is.
+    pub(super) fn take_owed(&mut self) -> bool {
+        std::mem::take(&mut self.owed)
+    }
+
+    /// A response goes to the client.
+    pub(super) fn sent(&mut self, response: &DeltaDiscoveryResponse) {
+        self.owed = false;
+        self.outstanding = Some(response.nonce.clone());
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.outstanding.is_some()
+    }
+
+    pub(super) fn is_told(&self, latest: u64) -> bool {
+        self.told == Some(latest)
+    }
+
+    pub(super) fn names(&self) -> usize {
+        match &self.scope {
+            Scope::Everything(besides) => besides.len(),
+            Scope::Selected(selection) => selection.names() + self.due.len(),
+        }
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        match &self.scope {
+            Scope::Everything(_) => Mode::Everything,
+            Scope::Selected(_) => Mode::Names(self.names()),
+        }
+    }
+
+    pub(super) fn backlog(&self, table: &Table) -> usize {
+        let changed = match (&self.scope, self.told) {
+            (_, Some(told)) => usize::try_from(table.latest() - told).unwrap_or(usize::MAX),
+            (Scope::Everything(_), None) => usize::MAX,
+            (Scope::Selected(_), None) => 0,
+        };
+        changed.min(table.len()) + self.due.len()
+    }
+}
+
+/// Whether what is now true of a policy takes force from what the client knows of it.
+fn weakens(answer: &Answer<'_>, name: &Arc<str>, told: Option<u64>) -> bool {
+    let Some(entry) = answer.table.get(name) else {
+        return true;
+    };
+    match told {
+        Some(told) => entry.born <= told && entry.narrowed > told,
+        // How the client knows it is not known here: perhaps with more force.
+        None => {
+            let held = answer.held.get(&**name);
+            entry.by_name_only && held.is_some_and(|version| !entry.version.is(version))
+        }
+    }
+}
+
+// === impl Answer ===
+
+impl<'a> Answer<'a> {
+    fn new(type_url: &str, table: &'a Table, held: &'a HashMap<String, String>) -> Self {
+        Self {
+            response: DeltaDiscoveryResponse {
+                type_url: type_url.to_owned(),
+                ..DeltaDiscoveryResponse::default()
+            },
+            table,
+            held,
+        }
+    }
+
+    /// Speaks of a resource: its content, its absence, or nothing if the client holds this version.
+    fn update(&mut self, name: &str) {
+        match self.table.get(name) {
+            Some(entry) => self.put(name, entry),
+            None => self.remove(name),
+        }
+    }
+
+    /// Speaks of what a name stands for. An alias is removed as such, lest a client waits for it: one
+    /// that takes everything finds it among the aliases.
+    fn name_anew(&mut self, name: &str) {
+        match self.table.find(name) {
+            Some((own, entry)) => {
+                self.put(own, entry);
+                if **own != *name {
+                    self.remove(name);
+                }
+            }
+            None => self.remove(name),
+        }
+    }
+
+    pub(super) fn put(&mut self, name: &str, entry: &Entry) {
+        if !self.holds(name, entry) {
+            let mut published = publish(&self.response.type_url, name, entry);
+            published.aliases = entry.aliases.iter().map(ToString::to_string).collect();
+            self.response.resources.push(published);
+        }
+    }
+
+    pub(super) fn put_alias(&mut self, alias: &str, entry: &Entry) {
+        if !self.holds(alias, entry) {
+            let published = publish(&self.response.type_url, alias, entry);
+            self.response.resources.push(published);
+        }
+    }
+
+    pub(super) fn remove(&mut self, name: &str) {
+        self.response.removed_resources.push(name.to_owned());
+    }
+
+    fn holds(&self, name: &str, entry: &Entry) -> bool {
+        let version = self.held.get(name);
+        version.is_some_and(|version| entry.version.is(version))
+    }
+}
+
+fn publish(type_url: &str, name: &str, entry: &Entry) -> Published {
+    Published {
+        version: entry.version.to_string(),
+        resource: Some(Any {
+            type_url: type_url.to_owned(),
+            value: entry.body.clone(),
+        }),
+        name: name.to_owned(),
+        aliases: Vec::new(),
+    }
+}
