@@ -1,7 +1,7 @@
 //! The CRDs of the types.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, CustomResourceDefinitionVersion, JSONSchemaProps,
+    CustomResourceDefinition, CustomResourceDefinitionVersion, JSON, JSONSchemaProps,
     JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube_core::CustomResourceExt as _;
@@ -17,8 +17,8 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     let networking = ["v1beta1", "v1alpha3"];
     let security = ["v1beta1"];
     vec![
-        finish(AuthorizationPolicy::crd(), &security),
-        finish(PeerAuthentication::crd(), &security),
+        optional_spec(finish(AuthorizationPolicy::crd(), &security)),
+        optional_spec(finish(PeerAuthentication::crd(), &security)),
         finish(ServiceEntry::crd(), &networking),
         finish(WorkloadEntry::crd(), &networking),
     ]
@@ -46,6 +46,19 @@ fn finish(mut crd: CustomResourceDefinition, other_versions: &[&str]) -> CustomR
             (*name).clone_into(&mut version.name);
             version.storage = false;
             crd.spec.versions.push(version);
+        }
+    }
+    crd
+}
+
+/// Istio takes a policy without a spec for one with an empty spec: an AuthorizationPolicy that allows
+/// nothing. The default makes it one also for objects that are stored already.
+fn optional_spec(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for root in crd.spec.versions.iter_mut().filter_map(root_schema) {
+        root.required = None;
+        let spec = root.properties.as_mut().and_then(|p| p.get_mut("spec"));
+        if let Some(spec) = spec {
+            spec.default = Some(JSON(serde_json::json!({})));
         }
     }
     crd
@@ -81,6 +94,7 @@ fn root_schema(version: &mut CustomResourceDefinitionVersion) -> Option<&mut JSO
 fn plain(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     schema.default = None;
+    schema.title = None;
     if schema
         .format
         .as_deref()
@@ -109,3 +123,6 @@ fn visit(schema: &mut JSONSchemaProps, change: &mut impl FnMut(&mut JSONSchemaPr
         visit(value, change);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,9 +30,10 @@ use crate::{schema, status::Condition};
     crates(kube_core = "::kube_core", k8s_openapi = "::k8s_openapi")
 )]
 #[serde(default, rename_all = "camelCase")]
+#[schemars(extend("required" = ["gatewayClassName"]))]
 pub struct GatewaySpec {
     /// The GatewayClass.
-    #[schemars(length(min = 1, max = 253), required)]
+    #[schemars(length(min = 1, max = 253))]
     pub gateway_class_name: String,
     /// What it listens on.
     #[schemars(length(max = 64))]
@@ -128,9 +129,10 @@ pub struct GatewayStatus {
     crates(kube_core = "::kube_core", k8s_openapi = "::k8s_openapi")
 )]
 #[serde(default, rename_all = "camelCase")]
+#[schemars(extend("required" = ["controllerName"]))]
 pub struct GatewayClassSpec {
     /// The controller that serves Gateways of this class, such as `istio.io/mesh-controller`.
-    #[schemars(length(min = 1, max = 253), required)]
+    #[schemars(length(min = 1, max = 253))]
     pub controller_name: String,
     /// What it is for.
     #[serde(skip_serializing_if = "Option::is_none")]

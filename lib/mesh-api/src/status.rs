@@ -30,10 +30,10 @@ pub struct Status {
 /// One statement about the object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
+#[schemars(extend("required" = ["type"]))]
 pub struct Condition {
     /// What the statement is about.
     #[serde(rename = "type")]
-    #[schemars(required)]
     pub type_: String,
     /// True, False or Unknown.
     pub status: String,

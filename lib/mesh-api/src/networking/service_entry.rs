@@ -34,7 +34,7 @@ use crate::{schema, status::Status};
     crates(kube_core = "::kube_core", k8s_openapi = "::k8s_openapi")
 )]
 #[serde(default, rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [
+#[schemars(extend("required" = ["hosts"], "x-kubernetes-validations" = [
     schema::rule(
         "!(has(self.workloadSelector) && has(self.endpoints))",
         "set only one of workloadSelector and endpoints",
@@ -61,7 +61,7 @@ use crate::{schema, status::Status};
 ]))]
 pub struct ServiceEntrySpec {
     /// Names of the service. A name may begin with `*.`.
-    #[schemars(schema_with = "schema::hosts", required)]
+    #[schemars(schema_with = "schema::hosts")]
     pub hosts: Vec<String>,
     /// Its addresses or prefixes. A host without addresses gets one from the mesh.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -108,12 +108,13 @@ pub struct ServiceEntrySpec {
 /// A port of a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
+#[schemars(extend("required" = ["name", "number"]))]
 pub struct ServicePort {
     /// The port that clients use.
-    #[schemars(range(min = 1, max = 65535), required)]
+    #[schemars(range(min = 1, max = 65535))]
     pub number: i64,
     /// The name of the port.
-    #[schemars(length(min = 1, max = 256), required)]
+    #[schemars(length(min = 1, max = 256))]
     pub name: String,
     /// What is spoken there, such as HTTP, HTTPS, GRPC, HTTP2, TLS or TCP.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -77,16 +77,17 @@ pub struct AuthorizationPolicySpec {
 /// An object that the policy is attached to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
+#[schemars(extend("required" = ["kind", "name"]))]
 pub struct TargetReference {
     /// The API group; empty for the core group.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(schema_with = "schema::api_group")]
     pub group: String,
     /// The kind.
-    #[schemars(schema_with = "schema::kind", required)]
+    #[schemars(schema_with = "schema::kind")]
     pub kind: String,
     /// The name.
-    #[schemars(length(min = 1, max = 253), required)]
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Must be empty: objects of other namespaces cannot be targets.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,10 +128,10 @@ pub struct Rule {
 /// One entry of a rule's from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
+#[schemars(extend("required" = ["source"]))]
 pub struct From {
     /// The source. At least one attribute must be stated.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(required)]
     pub source: Option<Source>,
     /// Fields that this version does not know.
     #[serde(flatten)]
@@ -141,10 +142,10 @@ pub struct From {
 /// One entry of a rule's to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
+#[schemars(extend("required" = ["operation"]))]
 pub struct To {
     /// The operation. At least one attribute must be stated.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(required)]
     pub operation: Option<Operation>,
     /// Fields that this version does not know.
     #[serde(flatten)]
@@ -271,12 +272,12 @@ pub struct Operation {
 /// A condition on one attribute.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [
+#[schemars(extend("required" = ["key"], "x-kubernetes-validations" = [
     schema::rule("has(self.values) || has(self.notValues)", "set values or notValues"),
 ]))]
 pub struct Condition {
     /// The attribute, such as `source.ip`. Those of requests need a waypoint.
-    #[schemars(schema_with = "schema::attribute", required)]
+    #[schemars(schema_with = "schema::attribute")]
     pub key: String,
     /// Values, of which any may match.
     #[serde(skip_serializing_if = "Option::is_none")]

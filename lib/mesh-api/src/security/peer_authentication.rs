@@ -49,7 +49,7 @@ pub struct PeerAuthenticationSpec {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("minProperties" = 1, "maxProperties" = 1024, "x-kubernetes-validations" = [
         schema::rule(
-            "self.all(port, port.matches('^[0-9]{1,5}$') && int(port) >= 1 && int(port) <= 65535)",
+            "self.all(port, 0 < int(port) && int(port) <= 65535)",
             "a port is a number from 1 to 65535",
         ),
     ]))]
