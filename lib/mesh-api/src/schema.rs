@@ -6,11 +6,7 @@
 use schemars::{JsonSchema as _, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-use crate::status::Condition;
-
-/// Most values in one list of a rule. Istio has no limit; an object holds 1.5 MiB at most, and a proxy
-/// searches a sorted list.
-const MAX_VALUES: u32 = 4096;
+use crate::{security::MAX_VALUES, status::Condition};
 
 /// One octet of an IPv4 address.
 const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";

@@ -16,6 +16,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema;
 
+/// Most rules of one policy, as in Istio.
+pub const MAX_RULES: usize = 512;
+/// Most entries of a rule's `from`, `to` or `when`. Istio limits `from` alone, to the same number.
+pub const MAX_ENTRIES: usize = 512;
+/// Most values in one list of a rule. Istio has no limit here; an object holds 1.5 MiB at most.
+pub const MAX_VALUES: usize = 4096;
+
 /// Which workloads of the namespace are meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]

@@ -8,6 +8,7 @@ pub mod index;
 pub mod object;
 pub mod output;
 pub mod placement;
+pub mod policy;
 mod record;
 mod selector;
 pub mod settings;

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::WorkloadSelector;
+use super::{MAX_ENTRIES, MAX_RULES, WorkloadSelector};
 use crate::{schema, status::Status};
 
 /// Allows or denies what reaches the workloads it selects. DENY is looked at first; once an ALLOW policy
@@ -59,7 +59,7 @@ pub struct AuthorizationPolicySpec {
     /// What is matched: any one rule suffices. Without rules nothing matches: ALLOW then denies
     /// everything, DENY denies nothing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = MAX_RULES))]
     pub rules: Vec<Rule>,
     /// What a match means: ALLOW (the default), DENY, AUDIT or CUSTOM.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,15 +109,15 @@ pub struct Provider {
 pub struct Rule {
     /// Where it comes from: any one entry suffices.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(min = 1, max = MAX_ENTRIES))]
     pub from: Option<Vec<From>>,
     /// Where it goes and what it does there: any one entry suffices.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(min = 1, max = MAX_ENTRIES))]
     pub to: Option<Vec<To>>,
     /// Further conditions: all of them must hold.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(min = 1, max = MAX_ENTRIES))]
     pub when: Option<Vec<Condition>>,
     /// Fields that this version does not know.
     #[serde(flatten)]
