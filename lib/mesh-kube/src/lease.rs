@@ -110,3 +110,6 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -231,7 +231,10 @@ mod tests {
             let write = ledger.note(mk_note(text), start + after, Timestamp::UNIX_EPOCH);
             write.as_ref().map(count)
         };
-        assert_eq!(note("a", std::time::Duration::ZERO), Some(("create", Some(1))));
+        assert_eq!(
+            note("a", std::time::Duration::ZERO),
+            Some(("create", Some(1)))
+        );
         assert_eq!(note("a", SERIES / 2), None);
         assert_eq!(note("b", SERIES / 2), Some(("create", Some(1))));
         assert_eq!(note("a", SERIES), Some(("update", Some(3))));
