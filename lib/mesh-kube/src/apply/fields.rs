@@ -21,45 +21,52 @@ const METADATA_IDENTITY: [&str; 5] = [
 
 /// Whether applying `wanted` to `live` as `manager` would change nothing. False in doubt.
 pub(super) fn holds(wanted: &Value, live: &Value, manager: &str, part: Part) -> bool {
-    let Some(owned) = owned_by(wanted, live, manager, part) else {
+    let (Some(fields), Some(live)) = (without_identity(wanted), live.as_object()) else {
         return false;
     };
-    let (Some(wanted), Some(live)) = (wanted.as_object(), live.as_object()) else {
-        return false;
+    let Some(entry) = entry_of(live, manager, part) else {
+        // We name nothing and have named nothing.
+        return fields.is_empty() && is_tracked(live);
     };
-    let mut wanted = wanted.clone();
+    // The fields of another version may have other names.
+    let same_version = entry.get("apiVersion") == wanted.get("apiVersion");
+    let owned = entry.get("fieldsV1").and_then(Value::as_object);
+    same_version && owned.is_some_and(|owned| same_fields(owned, &fields, live))
+}
+
+/// The fields of `wanted` that a manager can own.
+fn without_identity(wanted: &Value) -> Option<Map<String, Value>> {
+    let mut fields = wanted.as_object()?.clone();
     for name in IDENTITY {
-        wanted.remove(name);
+        fields.remove(name);
     }
-    if let Some(Value::Object(metadata)) = wanted.get_mut("metadata") {
+    if let Some(Value::Object(metadata)) = fields.get_mut("metadata") {
         for name in METADATA_IDENTITY {
             metadata.remove(name);
         }
         if metadata.is_empty() {
-            wanted.remove("metadata");
+            fields.remove("metadata");
         }
     }
-    same_fields(owned, &wanted, live)
+    Some(fields)
 }
 
-/// The fields of the manager's last apply, in the version that we would apply.
-fn owned_by<'a>(
-    wanted: &Value,
-    live: &'a Value,
-    manager: &str,
-    part: Part,
-) -> Option<&'a Map<String, Value>> {
-    let entries = live.pointer("/metadata/managedFields")?.as_array()?;
+/// What the server remembers of the manager's last apply.
+fn entry_of<'a>(live: &'a Map<String, Value>, manager: &str, part: Part) -> Option<&'a Value> {
+    let entries = live.get("metadata")?.get("managedFields")?.as_array()?;
     let subresource = part.subresource().unwrap_or_default();
-    let mut ours = entries.iter().filter(|entry| {
+    entries.iter().find(|entry| {
         let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
         text("manager") == manager
             && text("operation") == "Apply"
             && text("subresource") == subresource
-            && Some(text("apiVersion")) == wanted.get("apiVersion").and_then(Value::as_str)
-    });
-    let entry = ours.next()?;
-    entry.get("fieldsV1")?.as_object()
+    })
+}
+
+/// Whether we see who owns what: an index may have dropped it to save memory.
+fn is_tracked(live: &Map<String, Value>) -> bool {
+    let metadata = live.get("metadata");
+    metadata.is_some_and(|metadata| metadata.get("managedFields").is_some())
 }
 
 /// Whether `wanted` and `live` agree below a node of the tree.
@@ -244,5 +251,23 @@ mod tests {
             &wanted,
             &live(json!(["a", "b"]), json!({"x": [2, 1]}))
         ));
+    }
+
+    #[test]
+    fn nothing_is_held_where_nothing_was_named() {
+        let nothing = json!({"apiVersion": "v1", "kind": "Thing", "metadata": {"name": "x"}});
+        let live = mk_live(&json!({"f:spec": {"f:a": {}}}), &json!({"spec": {"a": 1}}));
+        assert!(holds(&nothing, &live, "nobody", Part::Status));
+        assert!(!is_held(&nothing, &live));
+        let stripped = json!({"metadata": {"name": "x"}});
+        assert!(!holds(&nothing, &stripped, "nobody", Part::Status));
+    }
+
+    #[test]
+    fn fields_of_another_version_are_not_trusted() {
+        let live = mk_live(&json!({"f:spec": {"f:a": {}}}), &json!({"spec": {"a": 1}}));
+        let wanted = |version: &str| json!({"apiVersion": version, "kind": "T", "spec": {"a": 1}});
+        assert!(is_held(&wanted("v1"), &live));
+        assert!(!is_held(&wanted("v2"), &live));
     }
 }
