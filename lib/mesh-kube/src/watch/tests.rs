@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::ConfigMap};
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -82,9 +82,9 @@ impl Script {
 
 // === impl Log ===
 
-impl Index<ConfigMap> for Log {
-    fn update(&mut self, events: Vec<Event<ConfigMap>>) {
-        let text = |event: &Event<ConfigMap>| match event {
+impl<K: Resource> Index<K> for Log {
+    fn update(&mut self, events: Vec<Event<K>>) {
+        let text = |event: &Event<K>| match event {
             Event::Apply(object) => format!("apply {}", ObjectKey::of(object).unwrap()),
             Event::Delete(key) => format!("delete {key}"),
             Event::Invalid(invalid) => format!("invalid {}: {}", invalid.key, invalid.reason),
@@ -97,6 +97,13 @@ impl Index<ConfigMap> for Log {
 
 impl Watched {
     fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
+        Self::start_of::<ConfigMap>(replies)
+    }
+
+    fn start_of<K>(replies: impl IntoIterator<Item = Reply>) -> Self
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned + Send + 'static,
+    {
         let script = Script {
             replies: Arc::new(Mutex::new(replies.into_iter().collect())),
             ..Script::default()
@@ -109,7 +116,7 @@ impl Watched {
             page: 2,
             ..Options::default()
         };
-        let api = Api::<ConfigMap>::all(client);
+        let api = Api::<K>::all(client);
         let task = tokio::spawn(run(api, options, Metrics::default(), sender, log.clone()));
         Self {
             script,
@@ -384,4 +391,77 @@ async fn waits_grow_while_the_server_is_away_up_to_half_a_minute() {
         "{waited:?}"
     );
     assert!(!watched.state.borrow().synced);
+}
+
+/// The groups that a server knows, each with one version.
+fn groups(versions: &[&str]) -> Reply {
+    let group = |version: &&str| {
+        let versions = json!([{"groupVersion": version, "version": "v1"}]);
+        json!({"name": "g", "versions": versions})
+    };
+    let groups: Vec<_> = versions.iter().map(group).collect();
+    Reply::Says(200, json!({"groups": groups}).to_string())
+}
+
+fn resources(names: &[&str]) -> Reply {
+    let resource = |name: &&str| json!({"name": name, "kind": "K", "namespaced": true, "singularName": "", "verbs": []});
+    let resources: Vec<_> = names.iter().map(resource).collect();
+    let list = json!({"groupVersion": "coordination.k8s.io/v1", "resources": resources});
+    Reply::Says(200, list.to_string())
+}
+
+fn not_found() -> Reply {
+    refusal(
+        404,
+        "NotFound",
+        "the server could not find the requested resource",
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_is_absent_only_if_the_server_says_that_it_does_not_know_it() {
+    let ours = "coordination.k8s.io/v1";
+    let cases = [
+        (vec![groups(&["other/v1"])], true),
+        (vec![groups(&[ours]), resources(&["other"])], true),
+        (vec![groups(&[ours]), resources(&["leases"])], false),
+        (vec![not_found()], false),
+        (vec![Reply::Says(200, "<html>".into())], false),
+        (vec![refusal(503, "ServiceUnavailable", "starting")], false),
+    ];
+    for (number, (answers, absent)) in cases.into_iter().enumerate() {
+        let gone = event("ERROR", &status(404, "NotFound", "gone"));
+        let start = [page(&["a"], 7, None), Reply::Streams(vec![gone], false)];
+        let watched = Watched::start_of::<Lease>(start.into_iter().chain(answers));
+        watched.played().await;
+        let told = watched.told();
+        assert_eq!(watched.state.borrow().absent, absent, "{number}");
+        assert_eq!(
+            told.contains(&"delete shop/a".to_owned()),
+            absent,
+            "{number}: {told:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absent_kind_is_looked_for_every_few_seconds() {
+    let start = Instant::now();
+    let mut watched = Watched::start_of::<Lease>([
+        not_found(),
+        groups(&[]),
+        not_found(),
+        not_found(),
+        page(&["a"], 7, None),
+    ]);
+    let absent = watched
+        .state
+        .wait_for(|state| state.synced)
+        .await
+        .unwrap()
+        .clone();
+    assert!(absent.absent && absent.trouble.is_none());
+    watched.state.wait_for(|state| !state.absent).await.unwrap();
+    assert_eq!(watched.told(), ["apply shop/a"]);
+    assert_eq!(start.elapsed().as_secs(), 15);
 }
