@@ -17,7 +17,10 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-pub use self::server::{Accepted, Peer, ServerCertificate, incoming, server_config};
+pub use self::server::{
+    Accepted, MAX_CONNECTIONS, Peer, ServerCertificate, ServerTls, grpc_server, incoming,
+    incoming_at_most, mutual_server_config, server_config,
+};
 use self::{
     roots::{RootSource, Roots},
     verify::NameVerifier,

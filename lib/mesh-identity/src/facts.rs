@@ -1,13 +1,19 @@
 //! What an operator wants to know about a certificate: serial, dates and the PEM itself.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt::Write as _,
+    time::{Duration, SystemTime},
+};
 
 use openssl::{
     asn1::{Asn1Time, Asn1TimeRef},
     error::ErrorStack,
+    sha::sha256,
     x509::X509,
 };
 use rustls::pki_types::CertificateDer;
+
+use crate::answer::{PemError, parse_pem};
 
 /// The facts about one certificate, for `config_dump`, logs and the schedule of renewal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +26,8 @@ pub struct Facts {
     pub not_after: SystemTime,
     /// The certificate in PEM.
     pub pem: String,
+    /// SHA-256 of the certificate in hexadecimal: what tells it from all others.
+    pub fingerprint: String,
 }
 
 /// The certificate cannot be read by OpenSSL: whoever issued it is at fault, and retrying does not
@@ -27,6 +35,17 @@ pub struct Facts {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the certificate cannot be read")]
 pub struct Error(#[from] ErrorStack);
+
+/// Why the certificates in a text cannot be read. Whoever wrote the text is at fault.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ListError {
+    /// The text is not PEM.
+    #[error("the text is not PEM")]
+    NotPem(#[source] PemError),
+    /// It is PEM of something else.
+    #[error("one of the certificates cannot be read")]
+    Certificate(#[source] Error),
+}
 
 // === impl Facts ===
 
@@ -40,7 +59,20 @@ impl Facts {
             not_after: system_time(x509.not_after())?,
             // PEM is ASCII by construction.
             pem: String::from_utf8_lossy(&x509.to_pem()?).into_owned(),
+            fingerprint: hex(&sha256(certificate)),
         })
+    }
+
+    /// The facts of each certificate in a PEM text, in order. Text around them is ignored.
+    ///
+    /// # Errors
+    /// If one of them is not PEM or no certificate. An empty text is fine.
+    pub fn of_pem(text: &str) -> Result<Vec<Self>, ListError> {
+        let certificates = parse_pem(text).map_err(ListError::NotPem)?;
+        let facts = certificates.iter().map(Self::of);
+        facts
+            .collect::<Result<_, _>>()
+            .map_err(ListError::Certificate)
     }
 }
 
@@ -52,4 +84,13 @@ fn system_time(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> {
     let seconds = i64::from(distance.days) * DAY + i64::from(distance.secs);
     let seconds = u64::try_from(seconds).unwrap_or(0);
     Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a text cannot fail.
+        write!(text, "{byte:02x}").ok();
+    }
+    text
 }

@@ -2,8 +2,10 @@
 //!
 //! [`Issuer`] signs; who may have which certificate is decided before it is asked. [`Local`] is an
 //! authority in the same process, for the proxy's local mode and for tests; [`service::Service`] offers
-//! an issuer over gRPC.
+//! an issuer over gRPC, and [`Current`] lets it sign with another one from some moment on.
 
+mod current;
+mod root;
 pub mod service;
 mod x509;
 
@@ -22,6 +24,10 @@ use openssl::{
 use rustls::{RootCertStore, pki_types::UnixTime};
 
 use self::x509::{Names, Validity};
+pub use self::{
+    current::Current,
+    root::{Root, RootKind},
+};
 use crate::{
     answer::{self, parse_pem},
     ca::{self, CertificateAuthority, MAX_TTL},
@@ -129,12 +135,13 @@ const MAX_REQUEST: usize = 16 * 1024;
 impl Issuer {
     /// A new root of its own, EC P-256, for `organization` (by convention the trust domain).
     pub fn self_signed(organization: &str, ttl: Duration) -> Result<Self, Error> {
-        let key = PrivateKey::generate().map_err(Error::Signing)?;
-        let key = key.as_pkey().to_owned();
-        let validity = Validity::starting_now(ttl).map_err(Error::Signing)?;
-        let certificate = x509::root(&key, organization, &validity).map_err(Error::Signing)?;
-        let roots = x509::to_pem(&certificate).map_err(Error::Signing)?;
-        Self::proved(key, certificate, Vec::new(), roots)
+        let root = Root::generate(RootKind::EcP256, organization, ttl)?;
+        Self::from_pem(Material {
+            certificate: &root.certificate,
+            key: &root.key,
+            chain: "",
+            roots: &root.certificate,
+        })
     }
 
     /// An authority that was made elsewhere.
@@ -200,6 +207,23 @@ impl Issuer {
         &self.roots
     }
 
+    /// Last moment at which this authority's own certificate is valid; nothing it signs lives longer.
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+
+    /// Whether who trusts `roots` (PEM) believes what this authority signs.
+    ///
+    /// # Errors
+    /// If that cannot be found out: `roots` are not PEM or empty, or nothing can be signed.
+    pub fn is_trusted_by(&self, roots: &str) -> Result<bool, Error> {
+        match self.prove_to(roots) {
+            Ok(()) => Ok(true),
+            Err(Error::Unbelievable(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn proved(
         key: PKey<Private>,
         certificate: X509,
@@ -217,17 +241,17 @@ impl Issuer {
             roots,
             max_ttl: MAX_TTL,
         };
-        issuer.prove()?;
+        issuer.prove_to(&issuer.roots)?;
         Ok(issuer)
     }
 
-    /// Signs for nobody and verifies the result as a peer would.
-    fn prove(&self) -> Result<(), Error> {
+    /// Signs for nobody and verifies the result as a peer would that trusts `trusted`.
+    fn prove_to(&self, trusted: &str) -> Result<(), Error> {
         let probe = self.server_certificate(&["probe.invalid"], Duration::from_secs(1))?;
         let read = |what, pem| parse_pem(pem).map_err(|e| Error::NotPem(what, e));
         let presented = read("chain", &probe.chain)?;
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(read("root bundle", &self.roots)?);
+        roots.add_parsable_certificates(read("root bundle", trusted)?);
         if roots.is_empty() {
             return Err(Error::Missing("root bundle"));
         }

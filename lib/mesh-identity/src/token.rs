@@ -2,6 +2,8 @@
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
+use openssl::sha::sha256;
+
 /// Where the token comes from.
 #[derive(Clone)]
 pub enum Source {
@@ -12,6 +14,10 @@ pub enum Source {
     /// No token: the control plane knows its client by other means.
     None,
 }
+
+/// What a token is remembered by: its SHA-256, from which it cannot be made again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest([u8; 32]);
 
 /// Why there is no token. The configuration of the pod is at fault (a projected volume is missing);
 /// retrying helps once the kubelet has written it.
@@ -38,6 +44,23 @@ pub enum Error {
 
 /// Longest token in bytes; those of Kubernetes are about 1 KiB, and servers limit headers to 8 KiB.
 const MAX_LENGTH: usize = 8 * 1024;
+
+// === impl Digest ===
+
+impl Digest {
+    /// The digest of a token.
+    pub fn of(token: &str) -> Self {
+        Self(sha256(token.as_bytes()))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A few bytes tell entries of a log apart.
+        let [first, second, third, ..] = self.0;
+        write!(f, "Digest({first:02x}{second:02x}{third:02x}..)")
+    }
+}
 
 // === impl Source ===
 
