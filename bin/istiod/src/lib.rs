@@ -1,1 +1,4 @@
 //! Ambient control plane: workload discovery, L4 policy, certificate authority.
+
+pub mod authn;
+pub mod ca;
