@@ -70,7 +70,9 @@ pub async fn run(
 ) -> Result<(), Error> {
     config.check()?;
     let api = kube::Api::<Lease>::namespaced(client, &config.namespace);
-    driver::Driver::new(api, config, leader).run(stop).await;
+    let driver = driver::Driver::new(api, config, leader);
+    // Large, as several requests are alive in it.
+    Box::pin(driver.run(stop)).await;
     Ok(())
 }
 

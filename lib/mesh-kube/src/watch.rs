@@ -171,9 +171,8 @@ where
     K: Resource<DynamicType = ()> + DeserializeOwned + Send,
     I: Index<K>,
 {
-    driver::Driver::new(api, options, metrics, state, index)
-        .run()
-        .await
+    let driver = driver::Driver::new(api, options, metrics, state, index);
+    Box::pin(driver.run()).await
 }
 
 /// Waits until every one of these watches has told its index the whole collection once. Returns early
