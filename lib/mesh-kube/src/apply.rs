@@ -12,7 +12,7 @@ use kube::{
     api::{GetParams, Patch, PatchParams, Request},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::error::Fault;
@@ -138,7 +138,8 @@ struct Target<'a> {
 ///
 /// `wanted` names only what we care about, with `apiVersion`, `kind` and `metadata.name`; it may be of
 /// another type than `K`, such as a status without a spec. An object that does not exist is created,
-/// except for a status, whose object has to exist.
+/// except for a status, whose object has to exist. A reporter that wants an empty status withdraws what
+/// it has reported.
 pub async fn apply<K>(
     api: &Api<K>,
     wanted: &impl Serialize,
@@ -258,10 +259,13 @@ impl<'a> Target<'a> {
         wanted: &impl Serialize,
         manager: &'a Manager,
     ) -> Result<Self, Error> {
-        let wanted = serde_json::to_value(wanted).map_err(|source| Error::Form {
+        let mut wanted = serde_json::to_value(wanted).map_err(|source| Error::Form {
             object: "an object".to_owned(),
             source: Some(source),
         })?;
+        if manager.part == Part::Status {
+            drop_empty_status(&mut wanted);
+        }
         let text = |pointer: &str| wanted.pointer(pointer).and_then(Value::as_str);
         let kind = text("/kind").unwrap_or("object");
         let (object, name) = match (text("/metadata/namespace"), text("/metadata/name")) {
@@ -365,6 +369,18 @@ impl<'a> Target<'a> {
             object: self.object.clone(),
             source,
         }
+    }
+}
+
+/// A status in which nothing is reported is none: an apply of `{}` would own the status itself.
+fn drop_empty_status(wanted: &mut Value) {
+    if let Some(object) = wanted.as_object_mut()
+        && object
+            .get("status")
+            .and_then(Value::as_object)
+            .is_some_and(Map::is_empty)
+    {
+        object.remove("status");
     }
 }
 

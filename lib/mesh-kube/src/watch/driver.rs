@@ -254,7 +254,7 @@ where
                 Event::Invalid(invalid) => {
                     counts.invalid += 1;
                     let reason = &invalid.reason;
-                    tracing::warn!(kind = %self.kind, object = %key, reason, "cannot read an object");
+                    tracing::debug!(kind = %self.kind, object = %key, reason, "cannot read an object");
                 }
             }
             match event {
