@@ -302,7 +302,7 @@ where
         self.state.send_if_modified(|state| {
             let was = state.trouble.take();
             if was.is_some() {
-                tracing::info!(kind = %self.kind, "watching again");
+                tracing::info!(kind = %self.kind, "the watch works again");
             }
             was.is_some()
         });
@@ -334,9 +334,9 @@ where
             new
         });
         if new {
-            tracing::warn!(%kind, reason = text, ?wait, "nothing new is learned for now");
+            tracing::warn!(%kind, reason = text, ?wait, "the watch is interrupted");
         } else {
-            tracing::debug!(%kind, reason = text, ?wait, "still nothing new is learned");
+            tracing::debug!(%kind, reason = text, ?wait, "the watch is still interrupted");
         }
     }
 
