@@ -28,7 +28,7 @@ use super::{
 };
 
 /// What ztunnel is told about a policy, and what its author is told.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Translation {
     /// The policy for ztunnel; `None` if it is nothing that ztunnel enforces.
     pub authorization: Option<Authorization>,
@@ -241,55 +241,54 @@ impl Translator<'_> {
         let account = |value: &str| Ok(vec![value::service_account(value, self.namespace)?]);
         let principal = |value: &str| self.principal(value);
         entry.add(
-            List::one_of("principals", &source.principals),
+            List::one_of("principals", source.principals.as_deref()),
             principal,
             |m| &mut m.principals,
         );
         entry.add(
-            List::none_of("notPrincipals", &source.not_principals),
+            List::none_of("notPrincipals", source.not_principals.as_deref()),
             principal,
             |m| &mut m.not_principals,
         );
-        entry.add(List::one_of("namespaces", &source.namespaces), text, |m| {
-            &mut m.namespaces
-        });
         entry.add(
-            List::none_of("notNamespaces", &source.not_namespaces),
+            List::one_of("namespaces", source.namespaces.as_deref()),
+            text,
+            |m| &mut m.namespaces,
+        );
+        entry.add(
+            List::none_of("notNamespaces", source.not_namespaces.as_deref()),
             text,
             |m| &mut m.not_namespaces,
         );
-        entry.add(List::one_of("ipBlocks", &source.ip_blocks), block, |m| {
-            &mut m.source_ips
-        });
         entry.add(
-            List::none_of("notIpBlocks", &source.not_ip_blocks),
+            List::one_of("ipBlocks", source.ip_blocks.as_deref()),
+            block,
+            |m| &mut m.source_ips,
+        );
+        entry.add(
+            List::none_of("notIpBlocks", source.not_ip_blocks.as_deref()),
             block,
             |m| &mut m.not_source_ips,
         );
         entry.add(
-            List::one_of("serviceAccounts", &source.service_accounts),
+            List::one_of("serviceAccounts", source.service_accounts.as_deref()),
             account,
             |m| &mut m.service_accounts,
         );
         entry.add(
-            List::none_of("notServiceAccounts", &source.not_service_accounts),
+            List::none_of("notServiceAccounts", source.not_service_accounts.as_deref()),
             account,
             |m| &mut m.not_service_accounts,
         );
-        entry.add_unsupported(stated(&[
+        entry.add_beyond(&[
             ("requestPrincipals", &source.request_principals),
             ("notRequestPrincipals", &source.not_request_principals),
             ("remoteIpBlocks", &source.remote_ip_blocks),
             ("notRemoteIpBlocks", &source.not_remote_ip_blocks),
             ("trustDomains", &source.trust_domains),
             ("notTrustDomains", &source.not_trust_domains),
-        ]));
-        entry.add_unsupported(
-            source
-                .other
-                .keys()
-                .map(|name| (name.as_str(), Problem::UnknownField)),
-        );
+        ]);
+        entry.add_unknown(&source.other);
         entry.finish()
     }
 
@@ -304,24 +303,19 @@ impl Translator<'_> {
             return entry.finish();
         };
         let port = |value: &str| Ok(vec![value::port(value)?]);
-        let ports = List::one_of("ports", &operation.ports);
-        let not_ports = List::none_of("notPorts", &operation.not_ports);
+        let ports = List::one_of("ports", operation.ports.as_deref());
+        let not_ports = List::none_of("notPorts", operation.not_ports.as_deref());
         entry.add(ports, port, |m| &mut m.destination_ports);
         entry.add(not_ports, port, |m| &mut m.not_destination_ports);
-        entry.add_unsupported(stated(&[
+        entry.add_beyond(&[
             ("hosts", &operation.hosts),
             ("notHosts", &operation.not_hosts),
             ("methods", &operation.methods),
             ("notMethods", &operation.not_methods),
             ("paths", &operation.paths),
             ("notPaths", &operation.not_paths),
-        ]));
-        entry.add_unsupported(
-            operation
-                .other
-                .keys()
-                .map(|name| (name.as_str(), Problem::UnknownField)),
-        );
+        ]);
+        entry.add_unknown(&operation.other);
         entry.finish()
     }
 
@@ -351,8 +345,8 @@ impl Translator<'_> {
         found: &mut Vec<Finding>,
     ) -> Term<Match> {
         let mut entry = Entry::new(path, self.leaning, found);
-        let values = List::one_of("values", &condition.values);
-        let not_values = List::none_of("notValues", &condition.not_values);
+        let values = List::one_of("values", condition.values.as_deref());
+        let not_values = List::none_of("notValues", condition.not_values.as_deref());
         let text = |value: &str| Ok(vec![value::text(value)?]);
         let block = |value: &str| Ok(vec![value::ip_block(value)?]);
         let port = |value: &str| Ok(vec![value::port(value)?]);
@@ -378,14 +372,9 @@ impl Translator<'_> {
                 entry.add(values, port, |m| &mut m.destination_ports);
                 entry.add(not_values, port, |m| &mut m.not_destination_ports);
             }
-            _ => entry.add_unsupported([("key", Problem::NeedsWaypoint)]),
+            _ => entry.add_unsupported("key", Problem::NeedsWaypoint),
         }
-        entry.add_unsupported(
-            condition
-                .other
-                .keys()
-                .map(|name| (name.as_str(), Problem::UnknownField)),
-        );
+        entry.add_unknown(&condition.other);
         entry.finish()
     }
 
@@ -465,10 +454,5 @@ fn bad_length(length: usize) -> Option<Problem> {
     Problem::too_many(length, MAX_ENTRIES)
 }
 
-/// The attributes that are stated, of those that need a waypoint.
-fn stated<'a>(
-    fields: &'a [(&'a str, &'a Option<Vec<String>>)],
-) -> impl Iterator<Item = (&'a str, Problem)> {
-    let stated = fields.iter().filter(|(_, values)| values.is_some());
-    stated.map(|(name, _)| (*name, Problem::NeedsWaypoint))
-}
+#[cfg(test)]
+mod tests;

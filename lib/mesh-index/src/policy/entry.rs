@@ -2,8 +2,9 @@
 
 use mesh_api::security::MAX_VALUES;
 use mesh_core::policy::{Clause, Match};
+use serde_json::{Map, Value};
 
-use super::{Finding, Leaning, Problem, value};
+use super::{Finding, Leaning, Problem, quote, value};
 
 /// What a part of a rule matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,16 +76,16 @@ impl<T> Term<T> {
 
 impl<'a> List<'a> {
     /// A list of which one value must match.
-    pub(super) fn one_of(name: &'a str, values: &'a Option<Vec<String>>) -> Self {
+    pub(super) fn one_of(name: &'a str, values: Option<&'a [String]>) -> Self {
         Self {
             name,
-            values: values.as_deref(),
+            values,
             negated: false,
         }
     }
 
     /// A list of which no value may match.
-    pub(super) fn none_of(name: &'a str, values: &'a Option<Vec<String>>) -> Self {
+    pub(super) fn none_of(name: &'a str, values: Option<&'a [String]>) -> Self {
         Self {
             negated: true,
             ..Self::one_of(name, values)
@@ -122,15 +123,26 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// Notes attributes that ztunnel cannot check.
-    pub(super) fn add_unsupported<'n>(
-        &mut self,
-        fields: impl IntoIterator<Item = (&'n str, Problem)>,
-    ) {
-        for (name, problem) in fields {
-            self.stated = true;
-            self.unclear(name, problem);
+    /// Notes those of the attributes that are stated. ztunnel cannot check them.
+    pub(super) fn add_beyond(&mut self, attributes: &[(&str, &Option<Vec<String>>)]) {
+        for (name, _) in attributes.iter().filter(|(_, values)| values.is_some()) {
+            self.add_unsupported(name, Problem::NeedsWaypoint);
         }
+    }
+
+    /// Notes attributes of a newer version, and misspelt ones.
+    pub(super) fn add_unknown(&mut self, fields: &Map<String, Value>) {
+        for name in fields.keys() {
+            self.add_unsupported(&quote(name), Problem::UnknownField);
+        }
+    }
+
+    /// Notes an attribute that cannot be checked.
+    pub(super) fn add_unsupported(&mut self, name: &str, problem: Problem) {
+        self.stated = true;
+        self.never |= self.leaning == Leaning::Narrow;
+        let field = format!("{}.{name}", self.path);
+        self.findings.push(Finding::new(field, problem));
     }
 
     /// What the entry matches. One without any attribute says nothing, and what it was to say is
@@ -147,12 +159,6 @@ impl<'a> Entry<'a> {
         } else {
             Term::Some(self.matched)
         }
-    }
-
-    fn unclear(&mut self, name: &str, problem: Problem) {
-        let field = format!("{}.{name}", self.path);
-        self.findings.push(Finding::new(field, problem));
-        self.never |= self.leaning == Leaning::Narrow;
     }
 
     /// The values of a list. A malformed one is as if it matched nothing or everything, whichever

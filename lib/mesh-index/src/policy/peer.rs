@@ -76,6 +76,9 @@ struct Members {
 /// without a time of creation counts as older than all others.
 type Age = (i64, Arc<str>);
 
+/// One object of a namespace.
+type Entry = (Age, Record);
+
 /// What is kept of one PeerAuthentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Record {
@@ -158,14 +161,14 @@ impl Peers {
     }
 
     /// The key, `namespace/name`, of the policy that a workload must name for its PeerAuthentications.
-    pub fn policy_of(
+    /// `label` finds the value of one of the workload's labels.
+    pub fn policy_of<'a>(
         &self,
         namespace: &str,
-        labels: &BTreeMap<String, String>,
+        label: impl Fn(&str) -> Option<&'a str>,
     ) -> Option<Arc<str>> {
-        let (name, record) = match self.selecting(namespace, labels) {
-            Some(found) => found,
-            None => return self.is_strict(namespace).then(|| self.static_key()),
+        let Some((name, record)) = self.selecting(namespace, label) else {
+            return self.is_strict(namespace).then(|| self.static_key());
         };
         match self.conversion(namespace, record) {
             Conversion::Nothing => None,
@@ -213,16 +216,21 @@ impl Peers {
     }
 
     /// The oldest that selects the workload. In the root namespace none does.
-    fn selecting(
+    fn selecting<'a>(
         &self,
         namespace: &str,
-        labels: &BTreeMap<String, String>,
+        label: impl Fn(&str) -> Option<&'a str>,
     ) -> Option<(&Arc<str>, &Record)> {
         if *namespace == *self.root {
             return None;
         }
         let members = self.namespaces.get(namespace)?;
-        let selects = |record: &Record| record.selector.as_ref().is_some_and(|s| s.matches(labels));
+        let selects = |record: &Record| {
+            record
+                .selector
+                .as_ref()
+                .is_some_and(|s| s.matches_with(&label))
+        };
         members
             .all
             .iter()
@@ -276,45 +284,38 @@ impl Peers {
     }
 
     /// Replaces one record and finds out who is concerned.
-    fn change(
-        &mut self,
-        namespace: &Arc<str>,
-        name: &Arc<str>,
-        new: Option<(Age, Record)>,
-    ) -> Affected {
+    fn change(&mut self, namespace: &Arc<str>, name: &Arc<str>, new: Option<Entry>) -> Affected {
         let before = self.inherited(namespace);
         let members = self.namespaces.entry(namespace.clone()).or_default();
-        let old = members
-            .ages
-            .remove(name)
-            .and_then(|age| Some((age.clone(), members.all.remove(&age)?)));
-        if let Some((age, record)) = new.clone() {
-            members.ages.insert(name.clone(), age.clone());
-            members.all.insert(age, record);
+        let old = members.remove(name);
+        let changed = old != new;
+        let selects = |(_, record): &Entry| record.selector.is_some();
+        let selects = old.iter().chain(&new).any(selects);
+        if let Some((age, record)) = new {
+            members.insert(age, record);
         }
         if members.all.is_empty() {
             self.namespaces.remove(namespace);
         }
-        if old == new {
+        if !changed {
             return Affected::Nothing;
         }
         self.stale.shared = true;
         self.stale.one.insert((namespace.clone(), name.clone()));
-        let selecting = |entry: &Option<(Age, Record)>| {
-            entry.as_ref().is_some_and(|(_, r)| r.selector.is_some())
-        };
-        if before != self.inherited(namespace) {
-            if *namespace == self.root {
-                self.stale.all = true;
-                return Affected::Mesh;
-            }
-            self.stale.namespaces.insert(namespace.clone());
-            return Affected::Namespace(namespace.clone());
+        let in_root = *namespace == self.root;
+        if before == self.inherited(namespace) {
+            return if selects && !in_root {
+                Affected::Namespace(namespace.clone())
+            } else {
+                Affected::Nothing
+            };
         }
-        if *namespace != self.root && (selecting(&old) || selecting(&new)) {
-            return Affected::Namespace(namespace.clone());
+        if in_root {
+            self.stale.all = true;
+            return Affected::Mesh;
         }
-        Affected::Nothing
+        self.stale.namespaces.insert(namespace.clone());
+        Affected::Namespace(namespace.clone())
     }
 
     fn stale_objects(&self, stale: Stale) -> BTreeSet<(Arc<str>, Arc<str>)> {
@@ -329,6 +330,15 @@ impl Peers {
 // === impl Members ===
 
 impl Members {
+    fn insert(&mut self, age: Age, record: Record) {
+        self.ages.insert(age.1.clone(), age.clone());
+        self.all.insert(age, record);
+    }
+
+    fn remove(&mut self, name: &str) -> Option<Entry> {
+        self.all.remove_entry(&self.ages.remove(name)?)
+    }
+
     /// The mode of the oldest that selects nothing in particular.
     fn wide(&self) -> Option<Mode> {
         let mut records = self.all.values();
@@ -466,3 +476,6 @@ fn deny(namespace: &Arc<str>, name: &str, matched: Match) -> Authorization {
         dry_run: false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,12 +13,12 @@ pub struct Report {
     pub accepted: bool,
     /// A word for machines.
     pub reason: &'static str,
-    /// Sentences for people, of [`MAX_MESSAGE`] bytes at most and a few more to say what is left out.
+    /// Sentences for people, of about 1 KiB at most.
     pub message: String,
 }
 
 /// Longest message, in bytes. Kubernetes takes 32 KiB; people do not.
-pub const MAX_MESSAGE: usize = 1024;
+const MAX_MESSAGE: usize = 1024;
 
 /// Most findings that are told for one rule.
 const MAX_FINDINGS: usize = 3;

@@ -72,7 +72,8 @@ pub(super) fn ip_block(value: &str) -> Result<IpNet, Error> {
     const MAPPED: u8 = 96;
     let address = || value.parse::<IpAddr>().map(IpNet::from);
     let block = value.parse::<IpNet>().or_else(|_| address());
-    let block = block.map_err(|_| Error::IpBlock(quote(value)))?.trunc();
+    let block = block.ok().ok_or_else(|| Error::IpBlock(quote(value)))?;
+    let block = block.trunc();
     let mapped = match block {
         IpNet::V6(v6) if v6.prefix_len() >= MAPPED => v6
             .network()
@@ -87,10 +88,10 @@ pub(super) fn ip_block(value: &str) -> Result<IpNet, Error> {
 pub(super) fn service_account(value: &str, own: &str) -> Result<ServiceAccountMatch, Error> {
     let (namespace, name) = value.split_once('/').unwrap_or((own, value));
     // Any trust domain does: the parts alone are checked.
-    Identity::try_new("any", namespace, name)
-        .map(|_| ServiceAccountMatch {
-            namespace: namespace.into(),
-            service_account: name.into(),
-        })
-        .map_err(|_| Error::ServiceAccount(quote(value)))
+    let known = Identity::try_new("any", namespace, name).ok();
+    known.ok_or_else(|| Error::ServiceAccount(quote(value)))?;
+    Ok(ServiceAccountMatch {
+        namespace: namespace.into(),
+        service_account: name.into(),
+    })
 }
