@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 /// One policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Authorization {
     /// The object's name.
     pub name: Arc<str>,
@@ -42,14 +42,14 @@ pub enum Action {
 }
 
 /// Clauses that must all match. A rule without clauses matches.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rule {
     /// The clauses.
     pub clauses: Vec<Clause>,
 }
 
 /// Matches of which any may match. A clause without matches matches.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Clause {
     /// The matches.
     pub matches: Vec<Match>,
@@ -57,7 +57,7 @@ pub struct Clause {
 
 /// Attributes that must all agree: a non-empty positive list needs one that matches, a negative list
 /// none. A match whose lists are all empty matches nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Match {
     /// Namespaces of the peer.
     pub namespaces: Vec<StringMatch>,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::address::{GatewayAddress, NamespacedHostname, NetworkAddress, NetworkCidr};
 
 /// A service as the control plane describes it, without its endpoints.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Service {
     /// The object's name.
     pub name: Arc<str>,
@@ -36,7 +36,7 @@ pub struct Service {
 }
 
 /// One choice among several waypoints.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WeightedWaypoint {
     /// The waypoint.
     pub destination: GatewayAddress,
@@ -45,7 +45,7 @@ pub struct WeightedWaypoint {
 }
 
 /// How endpoints are preferred.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LoadBalancing {
     /// Scopes in order of preference.
     pub routing_preference: Vec<Scope>,

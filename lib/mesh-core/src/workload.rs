@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// One instance that traffic can reach, as the control plane describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Workload {
     /// Unique in the mesh, such as `cluster1//Pod/bookinfo/details-v1-abc`.
     pub uid: Arc<str>,

@@ -1,17 +1,31 @@
 //! Which pods run where: may a node's proxy ask for a workload's certificate?
+//!
+//! A proxy asks on behalf of the pods of its node. It is believed as far as its own pod is the one that
+//! its token names, and gets the identities of pods that run beside it, and no others. This holds for
+//! all namespaces, whether discovery looks at them or not: where a pod runs does not depend on it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use k8s_openapi::api::core::v1::Pod;
 use mesh_core::identity::Identity;
 
-use crate::object::Key;
+use crate::{object::Key, record::pod, text::Texts};
 
 /// The pods of the cluster as the certificate authority needs them.
 #[derive(Debug, Default)]
 pub struct Placement {
+    texts: Texts,
+    pods: HashMap<Key, Record>,
+    /// How many pods of a service account run on a node; the key holds node and account.
+    running: HashMap<(Arc<str>, Key), usize>,
+    trust_domains: Vec<String>,
     generation: u64,
 }
 
-/// A pod that asks on behalf of another, as its service-account token describes it.
+/// A pod that asks on behalf of others, as its service-account token describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The pod's namespace.
@@ -61,50 +75,91 @@ pub enum Denial {
     },
 }
 
+/// What is kept of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    uid: Arc<str>,
+    service_account: Arc<str>,
+    /// Empty as long as the pod has none.
+    node: Arc<str>,
+    ended: bool,
+}
+
 // === impl Placement ===
 
 impl Placement {
     /// Takes in a pod that is new or has changed.
     pub fn apply(&mut self, pod: &Pod) {
-        let _: &Pod = pod;
-        self.generation += 1;
+        let meta = &pod.metadata;
+        let key = self.key(
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+        );
+        let spec = pod.spec.as_ref();
+        let account = spec.map_or("default", pod::service_account);
+        let node = spec.and_then(|spec| spec.node_name.as_deref());
+        let record = Record {
+            uid: meta.uid.as_deref().unwrap_or_default().into(),
+            service_account: self.texts.share(account),
+            node: self.texts.share(node.unwrap_or_default()),
+            ended: pod.status.as_ref().is_some_and(pod::ended),
+        };
+        self.set(&key, Some(record));
     }
 
     /// Forgets a pod.
     pub fn delete(&mut self, key: &Key) {
-        let _: &Key = key;
-        self.generation += 1;
+        self.set(key, None);
     }
 
     /// Takes in all pods: those that are known and not among them are gone.
     pub fn reset<'a>(&mut self, pods: impl IntoIterator<Item = &'a Pod>) {
+        let mut kept = HashSet::new();
         for pod in pods {
+            let meta = &pod.metadata;
+            kept.insert(Key::new(
+                meta.namespace.as_deref().unwrap_or_default(),
+                meta.name.as_deref().unwrap_or_default(),
+            ));
             self.apply(pod);
+        }
+        let known = self.pods.keys().filter(|key| !kept.contains(*key));
+        for key in known.cloned().collect::<Vec<_>>() {
+            self.set(&key, None);
         }
     }
 
-    /// Sets which trust domains are this mesh's: its own and its aliases.
+    /// Sets which trust domains are this mesh's: its own and its aliases. Until then none is, and
+    /// nobody gets a certificate.
     pub fn configure(&mut self, trust_domains: Vec<String>) {
-        drop(trust_domains);
-        self.generation += 1;
+        if self.trust_domains != trust_domains {
+            self.trust_domains = trust_domains;
+            self.generation += 1;
+        }
     }
 
     /// Whether the proxy that runs as `caller` may have a certificate of `identity`: its pod runs, and a
     /// pod of that service account runs on the same node.
     pub fn may_impersonate(&self, caller: &Caller, identity: &Identity) -> Result<(), Denial> {
-        let _: &Identity = identity;
-        Err(Denial::UnknownCaller(Key::new(
-            caller.namespace.as_str(),
-            caller.name.as_str(),
-        )))
+        let node = &self.running_caller(caller)?.node;
+        let trust_domain = identity.trust_domain();
+        if !self.trust_domains.iter().any(|own| own == trust_domain) {
+            return Err(Denial::TrustDomain(trust_domain.to_owned()));
+        }
+        let account = Key::new(identity.namespace(), identity.service_account());
+        let place = (node.clone(), account);
+        if self.running.contains_key(&place) {
+            return Ok(());
+        }
+        Err(Denial::NotHere {
+            account: place.1,
+            node: node.to_string(),
+        })
     }
 
     /// The node on which the caller runs, once it is known to be who it says it is.
     pub fn node_of(&self, caller: &Caller) -> Result<&str, Denial> {
-        Err(Denial::UnknownCaller(Key::new(
-            caller.namespace.as_str(),
-            caller.name.as_str(),
-        )))
+        self.running_caller(caller).map(|record| &*record.node)
     }
 
     /// Grows with every change that may change an answer. Whoever got a denial that may pass waits for
@@ -112,17 +167,101 @@ impl Placement {
     pub fn generation(&self) -> u64 {
         self.generation
     }
+
+    /// How many pods are known.
+    pub fn len(&self) -> usize {
+        self.pods.len()
+    }
+
+    /// Whether no pod is known.
+    pub fn is_empty(&self) -> bool {
+        self.pods.is_empty()
+    }
+
+    fn running_caller(&self, caller: &Caller) -> Result<&Record, Denial> {
+        let key = Key::new(&*caller.namespace, &*caller.name);
+        let Some(record) = self.pods.get(&key) else {
+            return Err(Denial::UnknownCaller(key));
+        };
+        // An empty uid is never anybody's.
+        if record.uid.is_empty() || *record.uid != *caller.uid {
+            return Err(Denial::OtherCaller(key));
+        }
+        if *record.service_account != *caller.service_account {
+            return Err(Denial::OtherAccount {
+                pod: key,
+                claimed: caller.service_account.clone(),
+            });
+        }
+        if record.ended {
+            return Err(Denial::EndedCaller(key));
+        }
+        if record.node.is_empty() {
+            return Err(Denial::Unscheduled(key));
+        }
+        Ok(record)
+    }
+
+    fn set(&mut self, key: &Key, record: Option<Record>) {
+        if self.pods.get(key) == record.as_ref() {
+            return;
+        }
+        self.generation += 1;
+        if let Some(place) = record.as_ref().and_then(|record| record.place(key)) {
+            *self.running.entry(place).or_default() += 1;
+        }
+        let before = match record {
+            Some(record) => self.pods.insert(key.clone(), record),
+            None => self.pods.remove(key),
+        };
+        if let Some(place) = before.and_then(|record| record.place(key))
+            && let Some(number) = self.running.get_mut(&place)
+        {
+            *number -= 1;
+            if *number == 0 {
+                self.running.remove(&place);
+            }
+        }
+        self.texts.sweep();
+    }
+
+    fn key(&mut self, namespace: &str, name: &str) -> Key {
+        Key {
+            namespace: self.texts.share(namespace),
+            // Names of pods are hardly ever shared.
+            name: name.into(),
+        }
+    }
+}
+
+// === impl Record ===
+
+impl Record {
+    /// Where the pod runs and as whom; nothing if it does not run.
+    fn place(&self, key: &Key) -> Option<(Arc<str>, Key)> {
+        let runs = !self.ended && !self.node.is_empty();
+        runs.then(|| {
+            let account = Key {
+                namespace: key.namespace.clone(),
+                name: self.service_account.clone(),
+            };
+            (self.node.clone(), account)
+        })
+    }
 }
 
 // === impl Denial ===
 
 impl Denial {
     /// Whether news of pods may turn this into a permission. A pod is often heard of a moment after its
-    /// proxy asks.
+    /// proxy asks. One whose name was used before may be heard of as the one before.
     pub fn may_change(&self) -> bool {
         matches!(
             self,
-            Self::UnknownCaller(_) | Self::Unscheduled(_) | Self::NotHere { .. }
+            Self::UnknownCaller(_)
+                | Self::OtherCaller(_)
+                | Self::Unscheduled(_)
+                | Self::NotHere { .. }
         )
     }
 }

@@ -21,6 +21,7 @@ pub(crate) mod namespace;
 pub(crate) mod node;
 pub(crate) mod owner;
 pub(crate) mod pod;
+pub(crate) mod policy;
 pub(crate) mod service;
 pub(crate) mod slice;
 

@@ -10,10 +10,13 @@ use crate::text::Labels;
 /// the labels.
 #[derive(Debug)]
 pub(crate) struct Selectors<T> {
-    by_pair: HashMap<(Arc<str>, Arc<str>), Vec<(Labels, T)>>,
+    by_pair: HashMap<Pair, Vec<(Labels, T)>>,
     /// Those without any pair: they match everything.
     everything: Vec<T>,
 }
+
+/// A label and its value.
+type Pair = (Arc<str>, Arc<str>);
 
 // === impl Selectors ===
 
@@ -30,7 +33,7 @@ impl<T: PartialEq> Selectors<T> {
     /// Adds a selector. One without labels matches everything.
     pub(crate) fn insert(&mut self, selector: &Labels, value: T) {
         // The pair that fewest others stand under.
-        let held = |pair: &&(Arc<str>, Arc<str>)| self.by_pair.get(*pair).map_or(0, Vec::len);
+        let held = |pair: &&Pair| self.by_pair.get(*pair).map_or(0, Vec::len);
         match selector.iter().min_by_key(held) {
             Some(pair) => {
                 let bucket = self.by_pair.entry(pair.clone()).or_default();
@@ -65,10 +68,5 @@ impl<T: PartialEq> Selectors<T> {
         self.everything
             .iter()
             .chain(matching.map(|(_, value)| value))
-    }
-
-    /// Whether there are none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.by_pair.is_empty() && self.everything.is_empty()
     }
 }

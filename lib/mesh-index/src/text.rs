@@ -11,7 +11,7 @@ use std::{
 /// same in thousands of pods, and so are all labels and ports of the pods of one Deployment.
 #[derive(Debug, Default)]
 pub(crate) struct Texts {
-    texts: HashSet<Arc<str>>,
+    strings: HashSet<Arc<str>>,
     labels: HashSet<Labels>,
     ports: HashSet<Arc<[NamedPort]>>,
     /// How many there were after the last sweep.
@@ -39,7 +39,7 @@ const FEW: usize = 1024;
 impl Texts {
     /// The shared form of a text.
     pub(crate) fn share(&mut self, text: &str) -> Arc<str> {
-        share(&mut self.texts, text, || text.into())
+        share(&mut self.strings, text, || text.into())
     }
 
     /// The shared form of a label set.
@@ -71,16 +71,16 @@ impl Texts {
         // Lists first: they hold texts.
         self.labels.retain(|set| Arc::strong_count(&set.0) > 1);
         self.ports.retain(|list| Arc::strong_count(list) > 1);
-        self.texts.retain(|text| Arc::strong_count(text) > 1);
+        self.strings.retain(|text| Arc::strong_count(text) > 1);
         self.labels.shrink_to_fit();
         self.ports.shrink_to_fit();
-        self.texts.shrink_to_fit();
+        self.strings.shrink_to_fit();
         self.swept = self.len();
     }
 
     /// How many values are held.
     pub(crate) fn len(&self) -> usize {
-        self.texts.len() + self.labels.len() + self.ports.len()
+        self.strings.len() + self.labels.len() + self.ports.len()
     }
 }
 
@@ -108,7 +108,7 @@ impl Default for Labels {
 impl Labels {
     /// The value of a label.
     pub(crate) fn get(&self, key: &str) -> Option<&Arc<str>> {
-        let at = self.0.binary_search_by(|(known, _)| known[..].cmp(key));
+        let at = self.0.binary_search_by(|(known, _)| (**known).cmp(key));
         at.ok().map(|at| &self.0[at].1)
     }
 

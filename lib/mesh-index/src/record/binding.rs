@@ -41,7 +41,7 @@ pub(crate) struct Canary {
 
 /// Label or annotation of an object or namespace: what happens to traffic whose waypoint cannot take it.
 /// `bypass` lets it go directly; `close`, the default, closes it.
-pub const WAYPOINT_UNREADY: &str = "mesh.lateen.io/waypoint-unready";
+pub(crate) const WAYPOINT_UNREADY: &str = "mesh.lateen.io/waypoint-unready";
 const BYPASS: &str = "bypass";
 const CLOSE: &str = "close";
 

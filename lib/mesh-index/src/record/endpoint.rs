@@ -127,9 +127,10 @@ impl Endpoint {
             } else {
                 account
             }),
-            tunnel: match native {
-                true => TunnelProtocol::Hbone,
-                false => TunnelProtocol::None,
+            tunnel: if native {
+                TunnelProtocol::Hbone
+            } else {
+                TunnelProtocol::None
             },
             native,
             labels,

@@ -69,16 +69,16 @@ pub(crate) enum Resolution {
     DynamicDns,
 }
 
-/// Hosts of an entry that are looked at; the schema allows 256.
-const MAX_HOSTS: usize = 1024;
-/// Addresses of an entry that are looked at; the schema allows 256.
-const MAX_ADDRESSES: usize = 1024;
-/// Ports of an entry that are looked at; the schema allows 256.
-const MAX_PORTS: usize = 1024;
+/// Hosts of an entry that are looked at; the schema allows as many.
+const MAX_HOSTS: usize = 256;
+/// Addresses of an entry that are looked at; the schema allows as many.
+const MAX_ADDRESSES: usize = 256;
+/// Ports of an entry that are looked at; the schema allows as many.
+const MAX_PORTS: usize = 256;
 /// Endpoints of an entry that are looked at; the schema allows as many.
 const MAX_ENDPOINTS: usize = 4096;
 /// Identities of an entry that are looked at.
-const MAX_NAMES: usize = 1024;
+const MAX_NAMES: usize = 256;
 /// Longest identity: a SPIFFE ID (SPIFFE ID §2.3).
 const MAX_NAME: usize = 2048;
 

@@ -120,7 +120,7 @@ fn address(gateway: &gateway::Gateway, reader: &mut Reader<'_>) -> Option<Addres
                     return Some(Address::Hostname(name));
                 }
             }
-            None | Some("IPAddress") => ip = ip.or(reader.ip(&field, value)),
+            None | Some("IPAddress") => ip = ip.or_else(|| reader.ip(&field, value)),
             // Types of other implementations say nothing to us.
             Some(_) => {}
         }

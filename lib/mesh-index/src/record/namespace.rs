@@ -7,7 +7,7 @@ use mesh_api::labels;
 
 use super::{
     Reader,
-    binding::Binding,
+    binding::{Binding, Choice},
     service::{Distribution, distribution},
 };
 use crate::text::Labels;
@@ -37,5 +37,13 @@ impl Namespace {
     /// The network that this namespace names, if it is the control plane's.
     pub(crate) fn network(&self) -> Option<&Arc<str>> {
         self.labels.get(labels::NETWORK)
+    }
+
+    /// The Gateway that objects of this namespace use unless they choose otherwise.
+    pub(crate) fn waypoint(&self) -> Option<String> {
+        match &self.binding.as_ref()?.choice {
+            Choice::Gateway(gateway) => Some(gateway.to_string()),
+            Choice::Inherit | Choice::OptOut => None,
+        }
     }
 }

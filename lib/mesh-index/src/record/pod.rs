@@ -70,9 +70,10 @@ impl Pod {
     /// How the pod is reached, and whether it terminates tunnels without its node's proxy.
     pub(crate) fn tunnel(&self) -> (TunnelProtocol, bool) {
         let native = terminates_tunnels(&self.labels);
-        match self.enrolled || native {
-            true => (TunnelProtocol::Hbone, native),
-            false => (TunnelProtocol::None, false),
+        if self.enrolled || native {
+            (TunnelProtocol::Hbone, native)
+        } else {
+            (TunnelProtocol::None, false)
         }
     }
 }

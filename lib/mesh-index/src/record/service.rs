@@ -235,7 +235,7 @@ impl Role {
             let app = own.get(key);
             app.is_some_and(|app| SYSTEM_APPS.contains(&&**app))
         };
-        if SYSTEM_LABELS.iter().any(|key| system(key)) {
+        if SYSTEM_LABELS.iter().any(system) {
             return Self::System;
         }
         Self::Application

@@ -1,0 +1,200 @@
+//! What the status of an object says about its waypoint and who sees it.
+
+use mesh_api::{
+    condition::{self, reason, reporter},
+    mesh_config::Visibility,
+};
+
+use super::{
+    policy,
+    waypoint::{self, Side, Subject, Verdict},
+};
+use crate::{
+    cluster::{Cluster, Space},
+    object::{Key, Kind},
+    output::{Condition, StatusUpdate},
+    published::BuiltStatus,
+    record::{
+        entry::{Resolution, ServiceEntry},
+        service::Role,
+    },
+};
+
+/// What the status of an object should say.
+pub(crate) fn build(cluster: &Cluster, kind: Kind, key: &Key) -> BuiltStatus {
+    let mut gateways = Vec::new();
+    let space = cluster.seen(&key.namespace);
+    let status = space.and_then(|space| match kind {
+        Kind::Service => service(cluster, space, key, &mut gateways),
+        Kind::ServiceEntry => entry(cluster, space, key, &mut gateways),
+        Kind::WorkloadEntry => workload_entry(cluster, space, key, &mut gateways),
+        Kind::AuthorizationPolicy => policy::status(cluster, space, key),
+        Kind::PeerAuthentication => policy::peer_status(cluster, space, key),
+        _ => None,
+    });
+    let reported = status.as_ref().is_some_and(|status| status.reported);
+    let update = status.map(|status| StatusUpdate {
+        kind,
+        key: key.clone(),
+        generation: status.generation,
+        reporter: match kind {
+            Kind::WorkloadEntry => reporter::WORKLOAD_ENTRY,
+            Kind::AuthorizationPolicy | Kind::PeerAuthentication => reporter::ZTUNNEL_POLICY,
+            _ => reporter::SERVICE,
+        },
+        conditions: status.conditions,
+        addresses: Vec::new(),
+    });
+    BuiltStatus {
+        update,
+        reported,
+        gateways,
+    }
+}
+
+/// What the status of an object should say, and whether it says anything of ours already.
+#[derive(Debug)]
+pub(super) struct Status {
+    pub(super) generation: i64,
+    pub(super) conditions: Vec<Condition>,
+    pub(super) reported: bool,
+}
+
+fn service(cluster: &Cluster, space: &Space, key: &Key, gateways: &mut Vec<Key>) -> Option<Status> {
+    let service = space.services.get(&key.name)?;
+    let hostname = cluster.hostname(&key.namespace, &key.name);
+    let subject = Subject {
+        namespace: &key.namespace,
+        binding: service.binding.as_deref(),
+        role: &service.role,
+        side: Side::Service,
+        hostname: Some(&hostname),
+    };
+    let bound = waypoint::resolve(cluster, &subject, gateways);
+    Some(Status {
+        generation: 0,
+        conditions: bound_condition(&bound.verdict).into_iter().collect(),
+        reported: service.reported,
+    })
+}
+
+fn entry(cluster: &Cluster, space: &Space, key: &Key, gateways: &mut Vec<Key>) -> Option<Status> {
+    let entry = space.entries.get(&key.name)?;
+    let subject = Subject {
+        namespace: &key.namespace,
+        binding: entry.binding.as_deref(),
+        role: &Role::Application,
+        side: Side::Service,
+        hostname: None,
+    };
+    let verdict = waypoint::resolve(cluster, &subject, gateways).verdict;
+    let conditions = [
+        bound_condition(&verdict),
+        missing_condition(entry, &verdict),
+        visibility_condition(cluster.visibility(space, entry)),
+    ];
+    Some(Status {
+        generation: entry.generation,
+        conditions: conditions.into_iter().flatten().collect(),
+        reported: entry.reported,
+    })
+}
+
+fn workload_entry(
+    cluster: &Cluster,
+    space: &Space,
+    key: &Key,
+    gateways: &mut Vec<Key>,
+) -> Option<Status> {
+    let entry = space.workload_entries.get(&key.name)?;
+    let subject = Subject {
+        namespace: &key.namespace,
+        binding: entry.binding.as_deref(),
+        role: &Role::Application,
+        side: Side::Workload { explicit: true },
+        hostname: None,
+    };
+    let verdict = waypoint::resolve(cluster, &subject, gateways).verdict;
+    Some(Status {
+        generation: entry.generation,
+        conditions: bound_condition(&verdict).into_iter().collect(),
+        reported: entry.reported,
+    })
+}
+
+fn bound_condition(verdict: &Verdict) -> Option<Condition> {
+    let (status, reason, message) = match verdict {
+        Verdict::Unbound => return None,
+        Verdict::Accepted {
+            waypoint,
+            canary: None,
+        } => (
+            true,
+            reason::WAYPOINT_ACCEPTED,
+            format!("traffic goes through waypoint {waypoint}"),
+        ),
+        Verdict::Accepted {
+            waypoint,
+            canary: Some((second, weight)),
+        } => (
+            true,
+            reason::WAYPOINT_ACCEPTED,
+            format!("traffic goes through waypoint {waypoint}, {weight} % of it through {second}"),
+        ),
+        Verdict::Refused {
+            waypoint,
+            refusal,
+            bypassed,
+        } => {
+            let consequence = if *bypassed {
+                "traffic goes directly to its destination, past the waypoint's policies"
+            } else {
+                "traffic is closed until it can take it"
+            };
+            let message = format!("{}; {consequence}", refusal.explain(waypoint));
+            (false, refusal.reason(), message)
+        }
+        Verdict::CanaryRefused { waypoint, refusal } => {
+            let message = format!(
+                "{}; all traffic goes through waypoint {waypoint}",
+                refusal.explain(waypoint)
+            );
+            (false, refusal.reason(), message)
+        }
+    };
+    Some(Condition {
+        kind: condition::WAYPOINT_BOUND,
+        status,
+        reason,
+        message,
+    })
+}
+
+/// A wildcard that is resolved on demand needs a proxy that knows which name is meant.
+fn missing_condition(entry: &ServiceEntry, verdict: &Verdict) -> Option<Condition> {
+    let wildcard = entry.hosts.iter().any(|h| ServiceEntry::is_wildcard(h));
+    let needs = wildcard && entry.resolution == Resolution::DynamicDns;
+    (needs && *verdict == Verdict::Unbound).then(|| Condition {
+        kind: condition::WAYPOINT_MISSING,
+        status: true,
+        reason: reason::NO_WAYPOINT_FOR_WILDCARD_SERVICE,
+        message:
+            "a wildcard host with resolution DYNAMIC_DNS can be reached through a waypoint only: \
+                  label the object or its namespace with istio.io/use-waypoint"
+                .into(),
+    })
+}
+
+fn visibility_condition(visibility: Visibility) -> Option<Condition> {
+    let (reason, message) = match visibility {
+        Visibility::None => return None,
+        Visibility::Namespace => (reason::NAMESPACE, "its own namespace sees this entry"),
+        Visibility::Public => (reason::PUBLIC, "the whole mesh sees this entry"),
+    };
+    Some(Condition {
+        kind: condition::VISIBILITY_APPLIED,
+        status: true,
+        reason,
+        message: message.into(),
+    })
+}
