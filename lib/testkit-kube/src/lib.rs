@@ -6,10 +6,15 @@
 
 pub mod apply;
 pub mod auth;
+pub mod cluster;
+pub mod convert;
+pub mod meta;
 pub mod openapi;
 pub mod patch;
 pub mod registry;
 pub mod schema;
+pub mod selector;
 pub mod server;
 pub mod status;
 pub mod store;
+pub mod table;

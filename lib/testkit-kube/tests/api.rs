@@ -1,1 +1,14 @@
 //! The server through real clients over TLS.
+
+mod api {
+    mod collector;
+    mod definitions;
+    mod faults;
+    mod lists;
+    mod namespaces;
+    mod objects;
+    mod tables;
+    mod watches;
+
+    mod fixture;
+}
