@@ -1,6 +1,98 @@
 //! The mesh configuration: key `mesh` of the ConfigMap `istio`.
+//!
+//! Most of it is for sidecars and gateways; those fields are known and left alone. A field that Istio
+//! does not have is a warning, lest a misspelt one go unnoticed; a bad value of a field that we read is
+//! an error, and the configuration before it stays in force.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use crate::selector;
+
+mod fields;
+mod read;
+
+pub use read::parse;
+
+/// What was read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parsed {
+    /// The configuration.
+    pub config: MeshConfig,
+    /// Fields that nobody reads.
+    pub warnings: Vec<Warning>,
+}
+
+/// A field that has no effect, and whose author may think that it has. Holds its path.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Warning {
+    /// Istio's mesh configuration does not have it: misspelt, or of a newer version.
+    #[error("{0} is not a field of the mesh configuration and has no effect")]
+    Unknown(String),
+    /// A root that is to be fetched. It is not trusted.
+    #[error("{0} is not supported and has no effect: give the certificates as `pem`")]
+    Bundle(String),
+}
+
+/// Why a mesh configuration is refused. Its author can repair it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Larger than any ConfigMap can be.
+    #[error("the mesh configuration has {0} bytes, 1 MiB at most")]
+    TooLarge(usize),
+    /// Not YAML, or a field stands in it twice.
+    #[error("the mesh configuration is not valid YAML")]
+    Yaml(#[from] serde_yaml_ng::Error),
+    /// A field has a value that it cannot have.
+    #[error("{path}: {problem}")]
+    Field {
+        /// The path of the field, such as `discoverySelectors[1].matchExpressions[0]`.
+        path: String,
+        /// What is wrong with it.
+        problem: Problem,
+    },
+}
+
+/// What is wrong with a field.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// A value of another kind.
+    #[error("expected {expected}")]
+    Kind {
+        /// What should be there.
+        expected: &'static str,
+    },
+    /// No trust domain.
+    #[error("`{0}` is not a trust domain: use letters, digits, `.`, `-` and `_`")]
+    TrustDomain(String),
+    /// No namespace.
+    #[error("`{0}` is not the name of a namespace: use small letters, digits and `-`")]
+    Namespace(String),
+    /// No address.
+    #[error("`{0}` is not of the form host:port")]
+    Address(String),
+    /// None of the values that there are.
+    #[error("`{value}` is none of {allowed}")]
+    Choice {
+        /// What was written.
+        value: String,
+        /// What may be written.
+        allowed: &'static str,
+    },
+    /// A label selector that cannot be used.
+    #[error(transparent)]
+    Selector(#[from] selector::Error),
+    /// Written under two spellings.
+    #[error("stands here twice, under two spellings")]
+    Twice,
+    /// More than is taken.
+    #[error("has {count} entries, {most} at most")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        most: usize,
+    },
+}
 
 /// What the control plane takes from the mesh configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,3 +180,6 @@ impl Default for MeshConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

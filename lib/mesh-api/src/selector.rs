@@ -139,3 +139,83 @@ impl Requirement {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(json: serde_json::Value) -> LabelSelector {
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn a_selector_means_what_it_means_to_kubernetes() {
+        let expression = |operator: &str, values: &[&str]| {
+            let values = (!values.is_empty()).then_some(values);
+            let expression =
+                serde_json::json!({ "key": "env", "operator": operator, "values": values });
+            Selector::try_new(&of(serde_json::json!({ "matchExpressions": [expression] }))).unwrap()
+        };
+        let (a, c, none) = (
+            labels(&[("env", "a")]),
+            labels(&[("env", "c")]),
+            labels(&[]),
+        );
+        for (selector, expected) in [
+            (expression("In", &["a", "b"]), [true, false, false]),
+            (expression("NotIn", &["a", "b"]), [false, true, true]),
+            (expression("Exists", &[]), [true, true, false]),
+            (expression("DoesNotExist", &[]), [false, false, true]),
+            (Selector::default(), [true, true, true]),
+            (Selector::of_labels(&a), [true, false, false]),
+        ] {
+            let found = [&a, &c, &none].map(|labels| selector.matches(labels));
+            assert_eq!(found, expected, "{selector:?}");
+        }
+    }
+
+    #[test]
+    fn all_requirements_must_hold() {
+        let json = serde_json::json!({
+            "matchLabels": { "app": "pay" },
+            "matchExpressions": [{ "key": "env", "operator": "Exists" }],
+        });
+        let selector = Selector::try_new(&of(json)).unwrap();
+        assert!(selector.matches(&labels(&[("app", "pay"), ("env", ""), ("x", "y")])));
+        assert!(!selector.matches(&labels(&[("app", "pay")])));
+        assert!(!selector.matches(&labels(&[("env", "")])));
+    }
+
+    #[test]
+    fn a_selector_that_means_nothing_is_refused() {
+        for (expression, text) in [
+            (
+                serde_json::json!({ "key": "a", "operator": "Is" }),
+                "`Is` is no operator",
+            ),
+            (
+                serde_json::json!({ "key": "a", "operator": "In" }),
+                "In on label `a` needs values",
+            ),
+            (
+                serde_json::json!({ "key": "a", "operator": "Exists", "values": ["b"] }),
+                "Exists on label `a` cannot have values",
+            ),
+            (
+                serde_json::json!({ "key": "", "operator": "Exists" }),
+                "needs a key",
+            ),
+        ] {
+            let selector = of(serde_json::json!({ "matchExpressions": [expression] }));
+            let error = Selector::try_new(&selector).unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
+    }
+}
