@@ -14,7 +14,7 @@ use crate::{Violation, workspace::Workspace};
 /// One entry of the table.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Layer {
-    /// How high the crate stands: a number from 0 at the bottom, `t` for a testkit, `-` for neither.
+    /// How high the crate stands: a number from 0 at the bottom, `t` for a testkit, `-` for a tool.
     pub rank: String,
     /// The crates of this workspace it may use.
     pub uses: BTreeSet<String>,
@@ -39,7 +39,7 @@ enum Rank {
     Level(u8),
     /// `t`: used by tests, by other testkits and by `TESTKIT_USERS`.
     Testkit,
-    /// `-`: neither uses nor is used.
+    /// `-`: a tool that may use what has a level, and is used by nobody.
     Aside,
 }
 
@@ -120,6 +120,7 @@ fn wrong_arrow(table: &Table, from: &str, to: &str) -> Option<Violation> {
         (None, _) => "has no rank: expected a number, t or -".to_owned(),
         (Some(Rank::Level(from)), Some(Rank::Level(to))) if from > to => return None,
         (Some(Rank::Testkit), Some(Rank::Level(_) | Rank::Testkit)) => return None,
+        (Some(Rank::Aside), Some(Rank::Level(_))) => return None,
         (Some(_), Some(Rank::Testkit)) if TESTKIT_USERS.contains(&from) => return None,
         (Some(_), Some(Rank::Testkit)) => format!("may use {to}: a testkit is for tests only"),
         (Some(_), Some(_)) => format!("may use {to}, which does not stand below it"),

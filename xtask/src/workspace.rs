@@ -72,9 +72,13 @@ impl Workspace {
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
-    /// Replaces a file, named from the root.
+    /// Replaces a file, named from the root, and makes its folder.
     pub fn write(&self, path: impl AsRef<Path>, text: &str) -> anyhow::Result<()> {
         let path = self.root.join(path);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
+        }
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 

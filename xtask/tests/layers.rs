@@ -116,6 +116,18 @@ fn testkits_are_for_tests_and_for_the_lab() {
 }
 
 #[test]
+fn a_tool_uses_what_has_a_level_and_is_used_by_nobody() {
+    let edges = "a: tool\nkit\ntool: a";
+    assert_eq!(
+        mk_violations("a 0: tool\nkit t\ntool -: a kit", edges),
+        [
+            "a: may use tool, which does not stand below it",
+            "tool: may use kit: a testkit is for tests only",
+        ]
+    );
+}
+
+#[test]
 fn tests_do_not_reach_up_either() {
     let edges = "core: | state\nnet: | core\nstate\nkit\nlab\nxtask";
     assert_eq!(
