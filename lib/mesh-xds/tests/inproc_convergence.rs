@@ -22,8 +22,10 @@ use mesh_xds::{
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 
+#[cfg(test)]
 #[path = "inproc_convergence/order.rs"]
 mod order;
+#[cfg(test)]
 #[path = "inproc_convergence/selection.rs"]
 mod selection;
 

@@ -46,10 +46,8 @@ struct Mesh {
 type Pair = (String, String);
 
 struct World {
-    edits: (
-        BTreeMap<u8, (PolicyScope, bool)>,
-        BTreeMap<u8, BTreeSet<u8>>,
-    ),
+    policies: BTreeMap<u8, (PolicyScope, bool)>,
+    workloads: BTreeMap<u8, BTreeSet<u8>>,
     mesh: Mesh,
     catalog: Catalog,
     server: server::Machine,
@@ -144,7 +142,8 @@ fn mk_policy(key: &str, (scope, dry_run): (PolicyScope, bool)) -> Change {
 impl World {
     fn new() -> Self {
         let mut world = Self {
-            edits: Default::default(),
+            policies: BTreeMap::new(),
+            workloads: BTreeMap::new(),
             mesh: Mesh::default(),
             catalog: Catalog::default(),
             server: server::Machine::default(),
@@ -183,7 +182,7 @@ impl World {
 
     /// A workload names the policies that select it and are there for those that name them.
     fn publish(&mut self, edits: &[Edit]) {
-        let (policies, workloads) = &mut self.edits;
+        let (policies, workloads) = (&mut self.policies, &mut self.workloads);
         for edit in edits.iter().cloned() {
             match edit {
                 Edit::Policy(name, Some(scope), dry_run) => {

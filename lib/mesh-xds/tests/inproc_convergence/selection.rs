@@ -139,7 +139,7 @@ impl World {
                 let of = |service: &u8| Group::Of(format!("s{service}").into());
                 let node = Group::Node(format!("n{node}").into());
                 let resource = Resource {
-                    aliases: addresses.iter().map(alias).collect(),
+                    aliases: addresses.iter().copied().map(alias).collect(),
                     groups: services.iter().map(of).chain([node]).collect(),
                     precedence: Precedence::Workload,
                     ..content("w", &(addresses, services, value))
@@ -148,7 +148,7 @@ impl World {
             }
             Step::Service(name, addresses, value) => {
                 let resource = Resource {
-                    aliases: addresses.iter().map(alias).collect(),
+                    aliases: addresses.iter().copied().map(alias).collect(),
                     precedence: Precedence::Service,
                     ..content("s", &(addresses, value))
                 };
@@ -216,7 +216,7 @@ impl World {
             self.view.remove(name.as_str());
         }
         for resource in response.resources {
-            let content = resource.resource.unwrap().value;
+            let content = resource.resource.unwrap_or_default().value;
             (self.view).insert(resource.name.into(), (resource.version, content));
         }
         self.requests.push_back(DeltaDiscoveryRequest {
@@ -276,7 +276,7 @@ impl World {
     }
 }
 
-fn alias(address: &u8) -> Arc<str> {
+fn alias(address: u8) -> Arc<str> {
     format!("/{address}").into()
 }
 

@@ -112,17 +112,14 @@ impl Selection {
     ) -> Option<()> {
         let table = answer.table;
         let mut review = Review::default();
-        match told {
-            Some(told) => {
-                for name in table.since(told)? {
-                    self.changed(name, table, &mut review);
-                }
+        if let Some(told) = told {
+            for name in table.since(told)? {
+                self.changed(name, table, &mut review);
             }
-            None => {
-                review.resources.extend(self.sent.iter().cloned());
-                if let Some(node) = self.node.clone() {
-                    review.members(&Group::Node(node), table);
-                }
+        } else {
+            review.resources.extend(self.sent.iter().cloned());
+            if let Some(node) = self.node.clone() {
+                review.members(&Group::Node(node), table);
             }
         }
         for dropped in std::mem::take(&mut self.dropped) {

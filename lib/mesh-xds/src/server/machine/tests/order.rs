@@ -10,6 +10,10 @@ fn of(type_url: &str) -> DeltaDiscoveryRequest {
     }
 }
 
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "as the catalog takes it; none withdraws"
+)]
 fn mk_policy(content: &'static str, by_name_only: bool) -> Option<Resource> {
     Some(Resource {
         by_name_only,
