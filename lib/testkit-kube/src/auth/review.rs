@@ -50,13 +50,13 @@ impl Authority {
                 Ok(review)
             }),
             "SubjectAccessReview" => answer(review, |mut review: SubjectAccessReview| {
-                let status = self.review_access(store, "SubjectAccessReview", &review.spec)?;
+                let status = self.review_access(store, &review.spec)?;
                 review.status = Some(status);
                 Ok(review)
             }),
             "LocalSubjectAccessReview" => answer(review, |mut review: LocalSubjectAccessReview| {
                 require_namespace(&review.spec, namespace)?;
-                let status = self.review_access(store, "LocalSubjectAccessReview", &review.spec)?;
+                let status = self.review_access(store, &review.spec)?;
                 review.status = Some(status);
                 Ok(review)
             }),
@@ -68,7 +68,7 @@ impl Authority {
                     groups: Some(user.groups.clone()),
                     ..SubjectAccessReviewSpec::default()
                 };
-                let status = self.review_access(store, "SelfSubjectAccessReview", &spec)?;
+                let status = self.review_access(store, &spec)?;
                 review.status = Some(status);
                 Ok(review)
             }),
@@ -145,7 +145,6 @@ impl Authority {
     fn review_access(
         &self,
         store: &Store,
-        kind: &str,
         spec: &SubjectAccessReviewSpec,
     ) -> Result<SubjectAccessReviewStatus, Status> {
         let user = User {
@@ -156,7 +155,7 @@ impl Authority {
         };
         if user.name.is_empty() && user.groups.is_empty() {
             let why = "at least one of user or group must be specified";
-            return Err(invalid(kind, "spec.user", &user.name, why));
+            return Err(invalid("spec.user", "", why));
         }
         let attributes = match (&spec.resource_attributes, &spec.non_resource_attributes) {
             (Some(resource), None) => of_resource(&user, resource),
@@ -164,7 +163,7 @@ impl Authority {
             (_, _) => {
                 let why = "exactly one of nonResourceAttributes or resourceAttributes must be \
                            specified";
-                return Err(invalid(kind, "spec.resourceAttributes", "", why));
+                return Err(invalid("spec.resourceAttributes", "null", why));
             }
         };
         let decision = self.authorize(store, &attributes);
@@ -227,8 +226,12 @@ fn require_namespace(spec: &SubjectAccessReviewSpec, namespace: &str) -> Result<
     if asked == Some(namespace) {
         return Ok(());
     }
-    let why = format!("spec.resourceAttributes.namespace must match namespace: {namespace}");
-    Err(Status::bad_request(why))
+    let field = "spec.resourceAttributes.namespace";
+    Err(invalid(
+        field,
+        asked.unwrap_or_default(),
+        "must match metadata.namespace",
+    ))
 }
 
 fn of_resource<'a>(user: &'a User, attributes: &'a ResourceAttributes) -> Attributes<'a> {
@@ -265,11 +268,12 @@ fn user_info(user: User) -> UserInfo {
     }
 }
 
-fn invalid(kind: &str, field: &str, value: &str, why: &str) -> Status {
+/// The real server leaves the kind out, and so do we.
+fn invalid(field: &str, value: &str, why: &str) -> Status {
     let cause = Cause {
         field: field.to_owned(),
         reason: Reason::Invalid,
         message: format!("Invalid value: {value:?}: {why}"),
     };
-    Status::invalid(AUTHORIZATION, kind, "", &[cause])
+    Status::invalid(AUTHORIZATION, "", "", &[cause])
 }

@@ -224,7 +224,7 @@ fn a_review_that_asks_nothing_is_refused() {
         (
             "LocalSubjectAccessReview",
             json!({ "user": "a", "resourceAttributes": attributes }),
-            400,
+            422,
         ),
         ("SelfSubjectRulesReview", json!({}), 400),
         ("Pod", json!({}), 400),

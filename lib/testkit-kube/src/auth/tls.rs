@@ -31,7 +31,7 @@ use openssl::{
     },
 };
 
-use super::User;
+use super::{User, user::CREDENTIAL_ID};
 
 /// Signs the server's certificate and those of users.
 pub struct Ca {
@@ -134,8 +134,11 @@ impl Ca {
         let name = texts(Nid::COMMONNAME).next();
         let user = name.filter(|name| !name.is_empty()).map(User::new);
         let user = user.ok_or(Unbelievable::Nameless)?;
-        let groups = texts(Nid::ORGANIZATIONNAME);
-        Ok(groups.fold(user, User::member_of))
+        let mut user = texts(Nid::ORGANIZATIONNAME).fold(user, User::member_of);
+        let digest = certificate.digest(MessageDigest::sha256())?;
+        let id = format!("X509SHA256={}", hex(&digest));
+        user.extra.insert(CREDENTIAL_ID.to_owned(), vec![id]);
+        Ok(user)
     }
 
     fn verify(&self, certificate: &X509Ref) -> Result<(), Unbelievable> {
@@ -273,16 +276,13 @@ pub(super) fn generate() -> Result<PKey<Private>, ErrorStack> {
 
 /// Random bytes as text.
 pub(super) fn random_hex(bytes: usize) -> Result<String, Error> {
-    use std::fmt::Write as _;
-
     let mut random = vec![0; bytes];
     openssl::rand::rand_bytes(&mut random).map_err(failing("draw random numbers"))?;
-    let mut text = String::with_capacity(2 * bytes);
-    for byte in random {
-        // Writing to a string does not fail.
-        write!(text, "{byte:02x}").unwrap_or_default();
-    }
-    Ok(text)
+    Ok(hex(&random))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// For `map_err`: says what was tried.
@@ -339,7 +339,10 @@ mod tests {
         let authority = Ca::new().unwrap();
         let user = User::new("alice").member_of("devs").member_of("ops");
         let identity = authority.user_identity(&user).unwrap();
-        assert_eq!(authority.identify(&certificate(&identity)).unwrap(), user);
+        let mut identified = authority.identify(&certificate(&identity)).unwrap();
+        let id = identified.extra.remove(CREDENTIAL_ID).unwrap();
+        assert!(id[0].starts_with("X509SHA256="), "{id:?}");
+        assert_eq!(identified, user);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::jwt::SigningKey;
-use super::{Extra, User, refusal::quoted, tls};
+use super::{Extra, User, refusal::quoted, tls, user::CREDENTIAL_ID};
 use crate::store::{GroupResource, Store, new_uid};
 
 /// Signs tokens and believes them.
@@ -223,10 +223,7 @@ impl Claims {
             ..
         } = self.kubernetes;
         let mut extra = Extra::new();
-        extra.insert(
-            format!("{EXTRA}credential-id"),
-            vec![format!("JTI={}", self.jti)],
-        );
+        extra.insert(CREDENTIAL_ID.to_owned(), vec![format!("JTI={}", self.jti)]);
         for (kind, reference) in [("pod", pod), ("node", node)] {
             let Some(reference) = reference else { continue };
             extra.insert(format!("{EXTRA}{kind}-name"), vec![reference.name]);

@@ -33,6 +33,9 @@ pub mod group {
 /// The user that nobody claims to be.
 const ANONYMOUS: &str = "system:anonymous";
 
+/// The further fact that tells one certificate or token of a user from another.
+pub(super) const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+
 /// What the user name of a service account starts with.
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 

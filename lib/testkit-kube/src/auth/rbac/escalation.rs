@@ -138,7 +138,8 @@ fn check_binding(
         return Ok(());
     }
     let rules = index.referenced(role, namespace);
-    let rules = rules.map_err(|_missing| refusal::not_found(GROUP, resource, &role.name))?;
+    let rules =
+        rules.map_err(|_missing| refusal::not_found(GROUP, binding.resource(), &role.name))?;
     let held = index.rules(user, namespace);
     require_held(user, &held, &rules).map_err(|why| binding.forbidden(&why))
 }
