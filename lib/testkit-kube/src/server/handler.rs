@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     auth::{Attributes, Peer, Target, User},
-    openapi,
+    openapi, protobuf,
     registry::Resource,
     status::Status,
 };
@@ -292,7 +292,7 @@ fn unavailable() -> Status {
     }
 }
 
-/// Reads a body as JSON, or as YAML where the header says so.
+/// Reads a body as JSON, or as YAML or protobuf where the header says so.
 pub(super) fn decode(asked: &Asked) -> Result<Value, Status> {
     let content_type = media_type(&asked.headers);
     let bad = |error: &dyn std::fmt::Display| {
@@ -303,6 +303,12 @@ pub(super) fn decode(asked: &Asked) -> Result<Value, Status> {
     }
     if content_type.is_empty() || content_type.ends_with("json") {
         return serde_json::from_slice(&asked.body).map_err(|error| bad(&error));
+    }
+    if content_type == protobuf::MEDIA_TYPE {
+        return protobuf::decode(&asked.body).map_err(|error| match error {
+            protobuf::Error::UnknownKind { .. } => unsupported(),
+            error => bad(&error),
+        });
     }
     Err(unsupported())
 }
@@ -318,7 +324,7 @@ pub(super) fn media_type(headers: &HeaderMap) -> &str {
         .trim()
 }
 
-/// The body is in a form that we do not read, protobuf for one.
+/// The body is in a form that we do not read.
 pub(super) fn unsupported() -> Status {
     Status::new(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
