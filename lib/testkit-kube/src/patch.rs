@@ -64,7 +64,9 @@ pub fn merge(live: &Value, patch: &Value) -> Result<Value, Error> {
 /// directives (`$patch`, `$retainKeys`, `$deleteFromPrimitiveList`, `$setElementOrder`) are followed.
 pub fn strategic(schema: &Schema, live: &Value, patch: &Value) -> Result<Value, Error> {
     let Some(patch) = patch.as_object() else {
-        return Err(Error::Malformed("a strategic merge patch is an object".to_owned()));
+        return Err(Error::Malformed(
+            "a strategic merge patch is an object".to_owned(),
+        ));
     };
     let mut object = live.as_object().cloned().unwrap_or_default();
     strategic::merge_fields(schema.root(), &mut object, patch)?;

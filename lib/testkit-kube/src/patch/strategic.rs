@@ -20,7 +20,10 @@ type Fields = Map<String, Value>;
 
 /// Merges a patch into the fields of an object.
 pub(super) fn merge_fields(node: &Node, live: &mut Fields, patch: &Fields) -> Result<(), Error> {
-    match patch.get(DIRECTIVE).map(|directive| directive.as_str().unwrap_or_default()) {
+    match patch
+        .get(DIRECTIVE)
+        .map(|directive| directive.as_str().unwrap_or_default())
+    {
         None | Some("merge") => {}
         Some("replace") => {
             *live = stripped_fields(patch);
@@ -30,7 +33,11 @@ pub(super) fn merge_fields(node: &Node, live: &mut Fields, patch: &Fields) -> Re
             live.clear();
             return Ok(());
         }
-        Some(other) => return Err(Error::Malformed(format!("unknown directive $patch: {other:?}"))),
+        Some(other) => {
+            return Err(Error::Malformed(format!(
+                "unknown directive $patch: {other:?}"
+            )));
+        }
     }
     retain(live, patch)?;
     for (name, value) in patch {
@@ -46,7 +53,10 @@ pub(super) fn merge_fields(node: &Node, live: &mut Fields, patch: &Fields) -> Re
         merge_field(node, live, name, Change { value, order })?;
     }
     for (name, order) in patch {
-        if let Some(list) = name.strip_prefix(ORDER).filter(|list| !patch.contains_key(*list)) {
+        if let Some(list) = name
+            .strip_prefix(ORDER)
+            .filter(|list| !patch.contains_key(*list))
+        {
             let child = field(node, list);
             let order = elements(order, name)?;
             if let Some(Value::Array(items)) = live.get_mut(list) {
@@ -65,7 +75,12 @@ struct Change<'a> {
     order: Option<&'a Value>,
 }
 
-fn merge_field(node: &Node, live: &mut Fields, name: &str, change: Change<'_>) -> Result<(), Error> {
+fn merge_field(
+    node: &Node,
+    live: &mut Fields,
+    name: &str,
+    change: Change<'_>,
+) -> Result<(), Error> {
     let child = field(node, name);
     match (live.get_mut(name), change.value) {
         (_, Value::Null) => {
@@ -93,7 +108,10 @@ fn retain(live: &mut Fields, patch: &Fields) -> Result<(), Error> {
     };
     let keys = elements(keys, RETAIN)?;
     let listed = |name: &str| keys.iter().any(|key| key == name);
-    if let Some(name) = patch.keys().find(|name| !name.starts_with('$') && !listed(name)) {
+    if let Some(name) = patch
+        .keys()
+        .find(|name| !name.starts_with('$') && !listed(name))
+    {
         let message = format!("$retainKeys does not list {name:?}, which the patch sets");
         return Err(Error::Malformed(message));
     }
@@ -118,7 +136,10 @@ fn merge_items(node: &Node, live: &mut Vec<Value>, patch: &[Value]) -> Result<()
         }
         return Ok(());
     };
-    if patch.iter().any(|item| item.get(DIRECTIVE).is_some_and(|directive| directive == "replace")) {
+    if patch.iter().any(|item| {
+        item.get(DIRECTIVE)
+            .is_some_and(|directive| directive == "replace")
+    }) {
         live.clear();
     }
     for item in patch {
@@ -126,7 +147,10 @@ fn merge_items(node: &Node, live: &mut Vec<Value>, patch: &[Value]) -> Result<()
             let message = format!("{item} stands in a list that is merged by {key}");
             return Err(Error::DoesNotFit(message));
         };
-        let directive = fields.get(DIRECTIVE).and_then(Value::as_str).unwrap_or("merge");
+        let directive = fields
+            .get(DIRECTIVE)
+            .and_then(Value::as_str)
+            .unwrap_or("merge");
         let Some(value) = fields.get(key.as_ref()) else {
             if directive == "replace" {
                 continue;
@@ -139,11 +163,19 @@ fn merge_items(node: &Node, live: &mut Vec<Value>, patch: &[Value]) -> Result<()
             "delete" => live.retain(|item| !same(item)),
             "merge" | "replace" => match live.iter_mut().find(|item| same(item)) {
                 Some(Value::Object(live)) => {
-                    merge_fields(node.items.as_deref().unwrap_or_else(|| open()), live, fields)?;
+                    merge_fields(
+                        node.items.as_deref().unwrap_or_else(|| open()),
+                        live,
+                        fields,
+                    )?;
                 }
                 _ => live.push(Value::Object(stripped_fields(fields))),
             },
-            other => return Err(Error::Malformed(format!("unknown directive $patch: {other:?}"))),
+            other => {
+                return Err(Error::Malformed(format!(
+                    "unknown directive $patch: {other:?}"
+                )));
+            }
         }
     }
     Ok(())
@@ -157,10 +189,19 @@ fn sort(node: &Node, items: &mut Vec<Value>, server: &[Value], order: &[Value]) 
         Some(key) => item.get(key).cloned().unwrap_or_default(),
         None => item.clone(),
     };
-    let rank = |item: &Value| order.iter().position(|wanted| identity(wanted) == identity(item));
-    let (mut named, rest): (Vec<Value>, Vec<Value>) = items.drain(..).partition(|item| rank(item).is_some());
+    let rank = |item: &Value| {
+        order
+            .iter()
+            .position(|wanted| identity(wanted) == identity(item))
+    };
+    let (mut named, rest): (Vec<Value>, Vec<Value>) =
+        items.drain(..).partition(|item| rank(item).is_some());
     named.sort_by_key(rank);
-    let place = |item: &Value| server.iter().position(|known| identity(known) == identity(item));
+    let place = |item: &Value| {
+        server
+            .iter()
+            .position(|known| identity(known) == identity(item))
+    };
     let mut named = named.into_iter().peekable();
     for item in rest {
         while let Some(next) = named.next_if(|next| match (place(next), place(&item)) {
@@ -186,7 +227,9 @@ fn stripped(value: &Value) -> Value {
         Value::Object(fields) => Value::Object(stripped_fields(fields)),
         Value::Array(items) => {
             let kept = items.iter().filter(|item| match item.get(DIRECTIVE) {
-                Some(directive) => directive != "delete" && item.as_object().is_some_and(|item| item.len() > 1),
+                Some(directive) => {
+                    directive != "delete" && item.as_object().is_some_and(|item| item.len() > 1)
+                }
                 None => true,
             });
             Value::Array(kept.map(stripped).collect())
@@ -197,14 +240,20 @@ fn stripped(value: &Value) -> Value {
 
 fn stripped_fields(fields: &Fields) -> Fields {
     let is_directive = |name: &str| {
-        [DIRECTIVE, RETAIN].contains(&name) || name.starts_with(DELETE_FROM) || name.starts_with(ORDER)
+        [DIRECTIVE, RETAIN].contains(&name)
+            || name.starts_with(DELETE_FROM)
+            || name.starts_with(ORDER)
     };
-    let kept = fields.iter().filter(|(name, value)| !value.is_null() && !is_directive(name));
-    kept.map(|(name, value)| (name.clone(), stripped(value))).collect()
+    let kept = fields
+        .iter()
+        .filter(|(name, value)| !value.is_null() && !is_directive(name));
+    kept.map(|(name, value)| (name.clone(), stripped(value)))
+        .collect()
 }
 
 fn field<'a>(node: &'a Node, name: &str) -> &'a Node {
-    node.field(name).map_or_else(|| open(), |node| node.as_ref())
+    node.field(name)
+        .map_or_else(|| open(), |node| node.as_ref())
 }
 
 fn open() -> &'static Node {
