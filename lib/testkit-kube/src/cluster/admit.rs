@@ -154,6 +154,7 @@ pub(super) fn writer<'a>(call: &Call<'a>, api_version: &'a str) -> Option<Writer
         manager: &call.options.manager,
         api_version,
         subresource: (!call.subresource.is_empty()).then_some(call.subresource),
+        status_apart: call.resource.has("status"),
         now: Timestamp::now(),
     })
 }

@@ -154,18 +154,8 @@ fn apply_error(resource: &Resource, name: &str, error: &apply::Error) -> Status 
             })
         })
         .collect();
-    let list: Vec<String> = conflicts
-        .iter()
-        .map(|conflict| format!("{}: {}", conflict.message, conflict.field))
-        .collect();
-    let plural = if conflicts.len() == 1 { "" } else { "s" };
-    let message = format!(
-        "Apply failed with {} conflict{plural}: {}",
-        conflicts.len(),
-        list.join("; ")
-    );
     let mut status = conflict(resource, name, "");
-    status.message = message;
+    status.message = error.to_string();
     status.details["causes"] = causes.into();
     status
 }
