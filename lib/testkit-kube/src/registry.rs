@@ -8,6 +8,7 @@ use std::{cmp::Ordering, sync::Arc};
 use kube::core::GroupVersionKind;
 use parking_lot::RwLock;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::{
     schema::{self, Schema},
@@ -105,6 +106,8 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Registry {
     resources: RwLock<Arc<[Arc<Resource>]>>,
+    /// Counts the resources that are no longer served.
+    removals: watch::Sender<u64>,
 }
 
 /// The verbs of a resource that is stored.
@@ -168,6 +171,7 @@ impl Default for Registry {
     fn default() -> Self {
         Self {
             resources: RwLock::new(builtin::resources().map(Arc::new).collect()),
+            removals: watch::Sender::new(0),
         }
     }
 }
@@ -212,6 +216,13 @@ impl Registry {
             .filter(|it| it.storage != *storage || !it.is_custom())
             .cloned()
             .collect();
+        drop(resources);
+        self.removals.send_modify(|count| *count += 1);
+    }
+
+    /// Changes whenever a resource is no longer served, for what goes on as long as one is.
+    pub fn removals(&self) -> watch::Receiver<u64> {
+        self.removals.subscribe()
     }
 }
 

@@ -47,6 +47,7 @@ struct Watch {
     position: u64,
     changed: Receiver<u64>,
     disconnect: Receiver<u64>,
+    removals: Receiver<u64>,
     bookmark: Receiver<u64>,
     bookmarks: Option<Interval>,
     end: Instant,
@@ -64,6 +65,7 @@ enum Show {
 /// What a watch waits for.
 enum Next {
     Changes,
+    Removal,
     Bookmark,
     End,
     Disconnect,
@@ -95,6 +97,7 @@ pub(super) fn start(
     let mut watch = Watch {
         changed: shared.cluster.store.subscribe(&resource.storage),
         disconnect: shared.disconnect.subscribe(),
+        removals: shared.cluster.registry.removals(),
         bookmark: shared.bookmark.subscribe(),
         bookmarks: wants_bookmarks.then(|| {
             let mut bookmarks = interval_at(Instant::now() + every, every);
@@ -182,6 +185,8 @@ impl Watch {
             }
             match self.wait().await {
                 Next::Changes => {}
+                // The objects of a CRD go before it does, so all has been told.
+                Next::Removal => self.ended = !self.is_served(),
                 Next::Bookmark => self.tell_bookmark(false, &mut piece),
                 Next::Disconnect => self.ended = true,
                 Next::End => {
@@ -207,10 +212,18 @@ impl Watch {
             biased;
             _ = self.disconnect.changed() => Next::Disconnect,
             _ = self.changed.changed() => Next::Changes,
+            _ = self.removals.changed() => Next::Removal,
             _ = self.bookmark.changed(), if wants_bookmarks => Next::Bookmark,
             () = tick => Next::Bookmark,
             () = sleep_until(self.end) => Next::End,
         }
+    }
+
+    fn is_served(&self) -> bool {
+        let kind = &self.resource.kind;
+        let registry = &self.shared.cluster.registry;
+        let found = registry.find(&kind.group, &kind.version, &self.resource.plural);
+        found.is_some()
     }
 
     /// Writes some of what was there at the beginning. Says whether there was anything left to say.
