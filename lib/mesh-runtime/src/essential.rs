@@ -4,8 +4,8 @@
 use crate::task::Tracker;
 use tokio::sync::mpsc;
 
-/// Spawns such tasks.
-#[derive(Debug)]
+/// Spawns such tasks. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Essential {
     tasks: Tracker,
     ended: mpsc::UnboundedSender<&'static str>,

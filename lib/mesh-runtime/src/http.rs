@@ -4,10 +4,10 @@
 //! time. One connection carries one request, so that a slow or silent client is gone after a few
 //! seconds and cannot keep others out for long.
 
-use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use ::http::StatusCode;
-use hyper::{server::conn::http1, service::service_fn};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -37,6 +37,10 @@ pub struct Limits {
     /// Connections at a time per listener. Further ones wait in the kernel's queue.
     pub connections: usize,
 }
+
+/// Who sent a request; found in its extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
 
 /// Pause after an accept failed, usually for want of file descriptors: trying at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -68,9 +72,10 @@ pub async fn serve(
             next = accept(&listener, &room) => next,
         };
         match next {
-            Ok((stream, permit)) => {
+            Ok((stream, peer, permit)) => {
                 failing = false;
-                let connection = connection(stream, Arc::clone(&router), limits, drain.clone());
+                let router = Arc::clone(&router);
+                let connection = connection(stream, peer, router, limits, drain.clone());
                 tasks.spawn(TASK, async move {
                     connection.await;
                     drop(permit);
@@ -90,18 +95,25 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, Peer, OwnedSemaphorePermit)> {
     let permit = Arc::clone(room)
         .acquire_owned()
         .await
         .map_err(io::Error::other)?;
-    let (stream, _peer) = listener.accept().await?;
-    Ok((stream, permit))
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, Peer(peer), permit))
 }
 
-async fn connection(stream: TcpStream, router: Arc<Router>, limits: Limits, drain: drain::Watch) {
-    let answer = service_fn(|request| {
+async fn connection(
+    stream: TcpStream,
+    peer: Peer,
+    router: Arc<Router>,
+    limits: Limits,
+    drain: drain::Watch,
+) {
+    let answer = service_fn(|mut request: ::http::Request<Incoming>| {
         let router = Arc::clone(&router);
+        request.extensions_mut().insert(peer);
         async move { Ok::<_, Infallible>(router.answer(request, &limits).await) }
     });
     let mut connection = pin!(

@@ -174,7 +174,7 @@ impl fmt::Debug for Route {
 }
 
 /// A response with a body of the given type.
-pub(crate) fn response(
+pub fn response(
     status: StatusCode,
     content_type: &'static str,
     body: impl Into<Bytes>,
