@@ -129,6 +129,13 @@ impl Catalog {
         self.table(type_url).map_or(0, Table::len)
     }
 
+    /// The names and encoded messages of a type, in no order.
+    pub fn bodies(&self, type_url: &str) -> impl Iterator<Item = (&Arc<str>, &Bytes)> {
+        let entries = self.table(type_url).map(|table| table.entries.iter());
+        let entries = entries.into_iter().flatten();
+        entries.map(|(name, entry)| (name, &entry.body))
+    }
+
     pub(super) fn table(&self, type_url: &str) -> Option<&Table> {
         self.tables.get(type_url)
     }

@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::{sync::watch, time::Instant};
 
@@ -96,6 +97,14 @@ impl Resources {
     /// How many resources of a type are published.
     pub fn len(&self, type_url: &str) -> usize {
         self.read().len(type_url)
+    }
+
+    /// The names and encoded messages of a type, for a view of what is published. The messages are
+    /// shared, not copied.
+    pub fn bodies(&self, type_url: &str) -> Vec<(Arc<str>, Bytes)> {
+        let catalog = self.read();
+        let bodies = catalog.bodies(type_url);
+        bodies.map(|(name, body)| (name.clone(), body.clone())).collect()
     }
 
     pub(super) fn read(&self) -> impl std::ops::Deref<Target = Catalog> {
