@@ -1,0 +1,325 @@
+//! The control plane's own work: index, discovery and the way to the proxies. The API server is not part
+//! of it: objects are fed to the index.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use mesh_identity::{
+    control::{incoming, server_config},
+    issuer::Issuer,
+    provider::Versions,
+};
+use mesh_index::{Index, Object, Settings};
+use mesh_xds::server::{Client, Resources, Service};
+use tokio::{net::TcpListener, runtime::Runtime};
+
+use crate::{
+    figures::{Figures, Runs, median},
+    mesh::{self, Size},
+    proxies::{self, SYNCED, Seen},
+};
+
+/// What is measured.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    size: Size,
+    /// Proxies that subscribe to everything.
+    #[arg(long, default_value_t = 100)]
+    proxies: u32,
+    /// Changes of one pod whose way is timed.
+    #[arg(long, default_value_t = 50)]
+    changes: u32,
+    /// Time between two changes, in milliseconds.
+    #[arg(long, default_value_t = 100)]
+    pause: u64,
+    /// How often to measure; the middle is shown.
+    #[arg(long, default_value_t = 1)]
+    runs: u32,
+    /// An earlier build of this program to compare with.
+    #[arg(long)]
+    baseline: Option<PathBuf>,
+    /// Print one run's figures as JSON.
+    #[arg(long, hide = true)]
+    json: bool,
+}
+
+/// The name on the server's certificate.
+pub(crate) const NAME: &str = "istiod.istio-system.svc";
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The proxies' process; it is killed when dropped.
+struct Proxies {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+/// Measures, or has it measured in processes of their own, and prints.
+#[expect(clippy::print_stdout, reason = "the answer")]
+pub(crate) fn run(arguments: &Arguments, runtime: &Runtime) -> anyhow::Result<()> {
+    if arguments.json {
+        let figures = measure(arguments, runtime)?;
+        println!("{}", serde_json::to_string(&figures)?);
+        return Ok(());
+    }
+    let this = std::env::current_exe()?;
+    let (mut ours, mut theirs) = (Runs::default(), Runs::default());
+    for _ in 0..arguments.runs.max(1) {
+        ours.push(in_process_of_its_own(&this, arguments)?);
+        if let Some(baseline) = &arguments.baseline {
+            theirs.push(in_process_of_its_own(baseline, arguments)?);
+        }
+    }
+    let Size {
+        pods,
+        services,
+        nodes,
+        ..
+    } = arguments.size;
+    println!(
+        "{pods} pods, {services} services, {nodes} nodes, {} proxies",
+        arguments.proxies
+    );
+    match arguments.baseline {
+        Some(_) => print!("{}", ours.against(&theirs)),
+        None => print!("{}", ours.table()),
+    }
+    Ok(())
+}
+
+/// Memory of earlier runs must not be counted.
+fn in_process_of_its_own(program: &Path, arguments: &Arguments) -> anyhow::Result<Figures> {
+    let Arguments {
+        size,
+        proxies,
+        changes,
+        pause,
+        ..
+    } = arguments;
+    let output = Command::new(program)
+        .args(["istiod", "--json"])
+        .args(["--pods", &size.pods.to_string()])
+        .args(["--services", &size.services.to_string()])
+        .args(["--namespaces", &size.namespaces.to_string()])
+        .args(["--nodes", &size.nodes.to_string()])
+        .args(["--proxies", &proxies.to_string()])
+        .args(["--changes", &changes.to_string()])
+        .args(["--pause", &pause.to_string()])
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("run {}", program.display()))?;
+    ensure!(output.status.success(), "{} failed", program.display());
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn measure(arguments: &Arguments, runtime: &Runtime) -> anyhow::Result<Figures> {
+    let mut figures = Figures::default();
+    let size = arguments.size;
+    let before = resident()?;
+    let mut index = Index::new(Settings::default());
+    let begun = Instant::now();
+    size.nodes()
+        .for_each(|node| index.apply(Object::from(node)));
+    (size.namespaces()).for_each(|namespace| index.apply(Object::from(namespace)));
+    (size.services()).for_each(|service| index.apply(Object::from(service)));
+    size.pods().for_each(|pod| index.apply(Object::from(pod)));
+    figures.time("index: objects of the whole mesh", begun.elapsed());
+    let begun = Instant::now();
+    let changes = index.drain().changes;
+    figures.time("index: what follows from them", begun.elapsed());
+    figures.set(
+        "index: resident, MiB",
+        mib(resident()?.saturating_sub(before)),
+    );
+    let resources = Resources::default();
+    let count = changes.len();
+    let begun = Instant::now();
+    resources.apply(changes);
+    resources.ready();
+    figures.time("discovery: publish the whole mesh", begun.elapsed());
+    figures.set(
+        "index and discovery: resident, MiB",
+        mib(resident()?.saturating_sub(before)),
+    );
+    one_change(&mut index, size, &mut figures);
+    resources.apply(index.drain().changes);
+    to_proxies(
+        arguments,
+        runtime,
+        &mut index,
+        &resources,
+        count,
+        &mut figures,
+    )?;
+    figures.set(
+        "with all proxies: resident, MiB",
+        mib(resident()?.saturating_sub(before)),
+    );
+    Ok(figures)
+}
+
+/// The cost of one changed pod to the index.
+fn one_change(index: &mut Index, size: Size, figures: &mut Figures) {
+    let mut times = Vec::new();
+    for sequence in 0..1000 {
+        let mut pod = size.pod(sequence % size.pods);
+        mesh::change(&mut pod, 1_000_000 + sequence);
+        let begun = Instant::now();
+        index.apply(Object::from(pod));
+        let changes = index.drain().changes;
+        times.push(begun.elapsed().as_secs_f64() * 1e6);
+        drop(changes);
+    }
+    figures.set(
+        "index: one changed pod, µs",
+        median(times).unwrap_or(f64::NAN),
+    );
+}
+
+/// The way of changes to proxies that are connected over TLS.
+fn to_proxies(
+    arguments: &Arguments,
+    runtime: &Runtime,
+    index: &mut Index,
+    resources: &Resources,
+    count: usize,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
+    if arguments.proxies == 0 {
+        return Ok(());
+    }
+    let directory = tempfile::tempdir()?;
+    let roots = directory.path().join("root-cert.pem");
+    let address = serve(runtime, resources.clone(), &roots)?;
+    let begun = Instant::now();
+    let mut proxies = Proxies::start(address, &roots, arguments, count)?;
+    proxies.synced()?;
+    figures.time("discovery: first sync of all proxies", begun.elapsed());
+    let mut sent = Vec::new();
+    for sequence in 0..arguments.changes {
+        let mut pod = arguments.size.pod(sequence % arguments.size.pods);
+        mesh::change(&mut pod, sequence);
+        sent.push(proxies::now());
+        index.apply(Object::from(pod));
+        resources.apply(index.drain().changes);
+        runtime.block_on(tokio::time::sleep(Duration::from_millis(arguments.pause)));
+    }
+    let seen = proxies.seen()?;
+    let (mut all, mut last) = (Vec::new(), Vec::new());
+    for (sequence, sent) in (0..).zip(sent) {
+        let arrivals = seen.arrivals.get(&sequence);
+        let arrivals = arrivals.context("a change never arrived")?;
+        let times = arrivals
+            .iter()
+            .map(|at| milliseconds(at.saturating_sub(sent)));
+        last.push(times.clone().fold(0.0, f64::max));
+        all.extend(times);
+    }
+    let (all, last) = (median(all), median(last));
+    figures.set(
+        "one changed pod: at a proxy, median, ms",
+        all.unwrap_or(f64::NAN),
+    );
+    figures.set(
+        "one changed pod: at the last proxy, median, ms",
+        last.unwrap_or(f64::NAN),
+    );
+    Ok(())
+}
+
+fn serve(runtime: &Runtime, resources: Resources, roots: &Path) -> anyhow::Result<SocketAddr> {
+    let issuer = Issuer::self_signed("cluster.local", DAY)?;
+    std::fs::write(roots, issuer.roots())?;
+    let tls = server_config(&issuer.server_certificate(&[NAME], DAY)?, Versions::Tls13)?;
+    let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
+    let address = listener.local_addr()?;
+    let everybody = |_: &tonic::metadata::MetadataMap, _: &tonic::Extensions| Ok(Client::default());
+    let server = tonic::transport::Server::builder()
+        .add_service(Service::new(resources, everybody).into_server())
+        .serve_with_incoming(incoming(listener, tls));
+    drop(runtime.spawn(server));
+    Ok(address)
+}
+
+// === impl Proxies ===
+
+impl Proxies {
+    fn start(
+        address: SocketAddr,
+        roots: &Path,
+        arguments: &Arguments,
+        resources: usize,
+    ) -> anyhow::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("proxies")
+            .args(["--address", &format!("https://{address}")])
+            .arg("--roots")
+            .arg(roots)
+            .args(["--count", &arguments.proxies.to_string()])
+            .args(["--changes", &arguments.changes.to_string()])
+            .args(["--resources", &resources.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start the proxies")?;
+        let output = child.stdout.take().context("the proxies have no output")?;
+        Ok(Self {
+            child,
+            output: BufReader::new(output),
+        })
+    }
+
+    fn line(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        if self.output.read_line(&mut line)? == 0 {
+            bail!("the proxies ended early");
+        }
+        Ok(line)
+    }
+
+    /// Waits until all of them have everything.
+    fn synced(&mut self) -> anyhow::Result<()> {
+        let line = self.line()?;
+        ensure!(line.trim() == SYNCED, "the proxies say {line}");
+        Ok(())
+    }
+
+    /// Waits until they have seen all changes.
+    fn seen(&mut self) -> anyhow::Result<Seen> {
+        Ok(serde_json::from_str(&self.line()?)?)
+    }
+}
+
+impl Drop for Proxies {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Bytes of this process that are in memory.
+fn resident() -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kib: u64 = number.context("no VmRSS")?.trim().parse()?;
+    Ok(kib * 1024)
+}
+
+fn mib(bytes: u64) -> f64 {
+    // Exact up to 2^53 bytes.
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let bytes = bytes as f64;
+    bytes / f64::from(1 << 20)
+}
+
+fn milliseconds(nanoseconds: u64) -> f64 {
+    Duration::from_nanos(nanoseconds).as_secs_f64() * 1e3
+}
