@@ -1,0 +1,487 @@
+//! The program: builds its parts, runs them, and ends them in order.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures::{FutureExt as _, future::BoxFuture};
+use kube::Client;
+use mesh_kube::{client, error::Explained, lease, watch};
+use mesh_runtime::{
+    drain,
+    essential::{Ended, Essential},
+    http::{self, Limits, Router},
+    log,
+    readiness::{Pending, Readiness},
+    shutdown,
+    stats::{self, Build},
+    task::Tracker,
+};
+use mesh_xds::server::{Resources, Streams};
+use prometheus_client::registry::Registry;
+use tokio::{
+    net::TcpListener,
+    runtime,
+    sync::{mpsc, watch as news},
+};
+
+use crate::{
+    authority::{self, Opening, Signing},
+    config::Config,
+    debug::Routes,
+    dump,
+    mesh::{self, Follower, InForce},
+    metrics::Metrics,
+    publish::Publisher,
+    rbac::{NAMESPACE_LOCK, STATUS_LOCK, suffixed},
+    serving::Serving,
+    status, streams, version,
+    watches::{States, Watches},
+    world::World,
+};
+
+/// Why the program cannot run. All but the last are found at the start, and the host or whoever
+/// configured the program is at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log filter is not valid, or logging is set up already.
+    #[error("set up logging")]
+    Log(#[from] log::Error),
+    /// The runtime cannot be built.
+    #[error("start the worker threads")]
+    Runtime(#[source] io::Error),
+    /// Signals cannot be received.
+    #[error("receive signals")]
+    Signals(#[from] shutdown::Error),
+    /// There is no API server to talk to.
+    #[error("find the API server")]
+    Client(#[from] client::Error),
+    /// The mesh file is no mesh configuration.
+    #[error(transparent)]
+    Mesh(#[from] mesh::Error),
+    /// `CA_TRUSTED_NODE_ACCOUNTS` is not usable.
+    #[error(transparent)]
+    Accounts(#[from] crate::authn::node::NotAnAccount),
+    /// A port of the program is taken, or not ours.
+    #[error("listen on {address} for {purpose}")]
+    Listen {
+        /// What the port is for.
+        purpose: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A part of the program came to an end, which is our defect; the log has the reason. The only one
+    /// of these that is found later than at the start.
+    #[error("the part `{0}` of the program ended by itself")]
+    Ended(&'static str),
+}
+
+/// A running control plane. It goes on when this is dropped only until its runtime ends: stop it.
+#[derive(Debug)]
+pub struct Running {
+    /// Where discovery and certificates are served over TLS.
+    pub secure: SocketAddr,
+    /// Where readiness and the debug views are.
+    pub http: SocketAddr,
+    /// Where the metrics are.
+    pub monitoring: SocketAddr,
+    trigger: drain::Trigger,
+    ended: Ended,
+}
+
+/// How long connections may take to end once the program was told to stop.
+const TERMINATION: Duration = Duration::from_secs(20);
+
+/// Runs the control plane until it is told to stop.
+pub fn run(config: Config) -> Result<(), Error> {
+    let log = log::init(&log::Config {
+        format: if config.log.json {
+            log::Format::Json
+        } else {
+            log::Format::Plain
+        },
+        filter: config.log.filter.clone(),
+    })?;
+    tracing::info!(
+        version = version::VERSION,
+        revision = version::revision(),
+        crypto = openssl::version::version(),
+        pod = config.pod.name,
+        namespace = &*config.pod.namespace,
+        "starting"
+    );
+    let runtime = runtime::Builder::new_multi_thread()
+        .thread_name("istiod")
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?;
+    let mut registry = Registry::default();
+    let build = Build {
+        component: "pilot".to_owned(),
+        tag: version::VERSION.to_owned(),
+    };
+    stats::register(&mut registry, &build, &log);
+    stats::register_runtime(&mut registry, runtime.handle());
+    let outcome = runtime.block_on(until_stopped(config, registry));
+    runtime.shutdown_background();
+    drop(log);
+    outcome
+}
+
+async fn until_stopped(config: Config, registry: Registry) -> Result<(), Error> {
+    let mut signals = shutdown::signals()?;
+    let options = client::Options {
+        kubeconfig: config.kubeconfig.clone(),
+        context: None,
+        user_agent: format!("istiod/{}", version::VERSION),
+    };
+    let client = client::connect(&options).await?;
+    let mut running = Running::start(config, client, registry).await?;
+    let outcome = tokio::select! {
+        cause = signals.next() => {
+            tracing::info!(%cause, "stopping: proxies go to another replica");
+            Ok(())
+        }
+        part = running.failed() => {
+            tracing::error!(part, "stopping: a part that must not end has ended");
+            Err(Error::Ended(part))
+        }
+    };
+    tokio::select! {
+        () = running.stop() => {}
+        cause = signals.next() => tracing::warn!(%cause, "told again: stopping at once"),
+    }
+    outcome
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Starts the control plane as tasks of the runtime we are in. Its ports are bound when this
+    /// returns; proxies are served once the cluster has been seen, which `/ready` tells.
+    pub async fn start(config: Config, client: Client, registry: Registry) -> Result<Self, Error> {
+        let config = Arc::new(config);
+        let secure = bind("discovery", config.listen.secure).await?;
+        let http = bind("readiness", config.listen.http).await?;
+        let monitoring = bind("metrics", config.listen.monitoring).await?;
+        let (trigger, drain) = drain::channel();
+        let (mut parts, ended) = Parts::new(config, client, registry, drain)?;
+        let running = Self {
+            secure: secure.1,
+            http: http.1,
+            monitoring: monitoring.1,
+            trigger,
+            ended,
+        };
+        parts.watch();
+        let serving = parts.serve(secure.0)?;
+        parts.listen(http.0, monitoring.0, serving);
+        Ok(running)
+    }
+
+    /// Resolves when a part ends that must not.
+    pub async fn failed(&mut self) -> &'static str {
+        match self.ended.recv().await {
+            Some(part) => part,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends the streams, gives back what this replica leads, and waits for both, but not for ever.
+    pub async fn stop(self) {
+        let outcome = self.trigger.drain_within(TERMINATION).await;
+        tracing::info!(?outcome, "stopped");
+    }
+}
+
+async fn bind(
+    purpose: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Listen {
+        purpose,
+        address,
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// What the parts of the program are built with.
+struct Parts {
+    config: Arc<Config>,
+    client: Client,
+    registry: Registry,
+    metrics: Metrics,
+    watch_metrics: watch::Metrics,
+    readiness: Readiness,
+    background: Tracker,
+    essential: Essential,
+    drain: drain::Watch,
+    in_force: InForce,
+    world: World,
+    resources: Resources,
+    states: Option<States>,
+}
+
+// === impl Parts ===
+
+impl Parts {
+    fn new(
+        config: Arc<Config>,
+        client: Client,
+        mut registry: Registry,
+        drain: drain::Watch,
+    ) -> Result<(Self, Ended), Error> {
+        let metrics = Metrics::new(&mut registry);
+        let watch_metrics = watch::Metrics::default();
+        watch_metrics.register(registry.sub_registry_with_prefix("pilot"));
+        let mesh = mesh::initial(&config)?;
+        let settings = mesh::settings(&config, &mesh.config);
+        let world = World::new(&settings, metrics.clone());
+        let background = Tracker::new();
+        let (essential, ended) = Essential::new(background.clone());
+        let parts = Self {
+            config,
+            client,
+            registry,
+            metrics,
+            watch_metrics,
+            readiness: Readiness::new(),
+            background,
+            essential,
+            drain,
+            in_force: InForce::new(mesh),
+            world,
+            resources: Resources::default(),
+            states: None,
+        };
+        Ok((parts, ended))
+    }
+
+    /// Starts to learn of the cluster.
+    fn watch(&mut self) {
+        let mut watches = Watches::new(self.client.clone(), self.watch_metrics.clone());
+        watches.discovery(&self.world);
+        let follower = Follower::new(
+            self.config.clone(),
+            self.world.clone(),
+            self.in_force.clone(),
+            self.metrics.clone(),
+        );
+        let name = mesh::config_map(&self.config);
+        watches.config_map(&self.config.pod.namespace, &name, follower);
+        let (running, states) = watches.into_parts();
+        for (name, watch) in running {
+            self.spawn(name, watch);
+        }
+        self.states = Some(states);
+    }
+
+    /// Starts what proxies talk to, and what only a leader does.
+    fn serve(&mut self, listener: TcpListener) -> Result<Streams, Error> {
+        let namespaces = self.stand_for(NAMESPACE_LOCK);
+        let (statuses, updates) = mpsc::unbounded_channel();
+        if self.config.features.status {
+            let writer = status::Writer {
+                client: self.client.clone(),
+                world: self.world.clone(),
+                updates,
+                leads: self.stand_for(STATUS_LOCK),
+                metrics: self.metrics.clone(),
+            };
+            self.spawn("statuses", writer.run());
+        }
+        let callers = authority::callers(
+            &self.config,
+            &self.client,
+            &self.world,
+            self.in_force.trust_domains(),
+            &mut self.registry,
+        )?;
+        let serving = Serving::new(
+            &self.config,
+            self.resources.clone(),
+            callers.clone(),
+            &mut self.registry,
+        );
+        let proxies = serving.streams();
+        let opening = Opening {
+            config: self.config.clone(),
+            client: self.client.clone(),
+            callers,
+            in_force: self.in_force.clone(),
+            watch_metrics: self.watch_metrics.clone(),
+            metrics: crate::ca::Metrics::register(&mut self.registry),
+        };
+        let publisher = Publisher {
+            world: self.world.clone(),
+            resources: self.resources.clone(),
+            statuses,
+            metrics: self.metrics.clone(),
+        };
+        let pending = Waiting {
+            authority: self.readiness.pending("certificate authority"),
+            cluster: self.readiness.pending("view of the cluster"),
+        };
+        let states = self.states.clone();
+        let essential = self.essential.clone();
+        let drain = self.drain.clone();
+        let begin = Beginning {
+            opening,
+            leads: namespaces,
+            states,
+            publisher,
+            pending,
+        };
+        let begin = begin.run(essential, drain.clone()).boxed();
+        self.essential.spawn("serving", async move {
+            if let Some(signing) = unless_stopped(begin, drain.clone()).await {
+                serving.run(listener, signing, drain).await;
+            }
+        });
+        Ok(proxies)
+    }
+
+    /// Stands for a lock; the receiver says whether we hold it.
+    fn stand_for(&self, lock: &'static str) -> news::Receiver<bool> {
+        let (leads, receiver) = news::channel(false);
+        let name = suffixed(lock, &self.config.revision);
+        let times = lease::Config::new(&*self.config.pod.namespace, name, &self.config.pod.name);
+        let (client, drain) = (self.client.clone(), self.drain.clone());
+        let standing = async move {
+            let stop = drain.signaled().map(|_mode| ());
+            if let Err(error) = lease::run(client, times, leads, stop).await {
+                tracing::error!(%error, lock, "cannot stand for election");
+            }
+        };
+        drop(self.background.spawn("election", standing));
+        let observing = status::observe(receiver.clone(), lock, self.metrics.clone());
+        drop(self.background.spawn("leadership", observing));
+        receiver
+    }
+
+    /// Serves the program's own plain HTTP ports.
+    fn listen(self, http: TcpListener, monitoring: TcpListener, proxies: Streams) {
+        let (world, mesh) = (self.world.clone(), self.in_force.mesh());
+        let (states, resources) = (self.states.clone(), self.resources.clone());
+        let routes = Routes::new(self.readiness.clone())
+            .view(
+                "/debug/syncz",
+                "connected proxies and what they have",
+                move || streams::show(&proxies),
+            )
+            .view(
+                "/debug/registryz",
+                "what is known of the cluster",
+                move || world.dump(),
+            )
+            .view(
+                "/debug/ambientz",
+                "what is published, as a ztunnel dumps it",
+                move || dump::published(&resources),
+            )
+            .view(
+                "/debug/mesh",
+                "the mesh configuration in force",
+                move || mesh.borrow().dump(),
+            )
+            .view("/debug/watchz", "how the watches do", move || {
+                states.as_ref().map(States::show)
+            });
+        self.serve_http("debug", http, routes.into_router());
+        let Self {
+            registry,
+            background,
+            drain,
+            ..
+        } = self;
+        let stats = Arc::new(stats::routes(Arc::new(registry)));
+        let serving = http::serve(
+            monitoring,
+            stats,
+            Limits::default(),
+            background.clone(),
+            drain,
+        );
+        drop(background.spawn("metrics", serving));
+    }
+
+    fn serve_http(&self, name: &'static str, listener: TcpListener, router: Router) {
+        let tasks = self.background.clone();
+        let drain = self.drain.clone();
+        let serving = http::serve(listener, Arc::new(router), Limits::default(), tasks, drain);
+        drop(self.background.spawn(name, serving));
+    }
+
+    fn spawn(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        spawn(&self.essential, &self.drain, name, part);
+    }
+}
+
+/// What readiness waits for.
+struct Waiting {
+    authority: Pending,
+    cluster: Pending,
+}
+
+/// What has to happen before proxies are served.
+struct Beginning {
+    opening: Opening,
+    leads: news::Receiver<bool>,
+    states: Option<States>,
+    publisher: Publisher,
+    pending: Waiting,
+}
+
+// === impl Beginning ===
+
+impl Beginning {
+    /// Finds the root and sees the whole cluster, however long that takes. Nothing if a part fails that
+    /// must not.
+    async fn run(self, essential: Essential, drain: drain::Watch) -> Option<Signing> {
+        let opened = self.opening.open().await;
+        let signing = opened.start(&essential, self.leads, &drain);
+        let signing = signing.inspect_err(|error| {
+            tracing::error!(error = %Explained(error), "there is no certificate to serve with");
+        });
+        let signing = signing.ok()?;
+        self.pending.authority.ready();
+        if let Some(mut states) = self.states {
+            states.synced().await;
+        }
+        self.publisher.first().await.ok()?;
+        spawn(&essential, &drain, "publisher", self.publisher.run());
+        self.pending.cluster.ready();
+        tracing::info!("the cluster has been seen: serving proxies");
+        Some(signing)
+    }
+}
+
+/// What comes of `beginning`, or nothing if the program stops before.
+async fn unless_stopped<T>(
+    beginning: BoxFuture<'static, Option<T>>,
+    drain: drain::Watch,
+) -> Option<T> {
+    tokio::select! {
+        outcome = beginning => outcome,
+        _mode = drain.signaled() => None,
+    }
+}
+
+/// Spawns a part that must not end, unless everything does.
+pub(crate) fn spawn(
+    essential: &Essential,
+    drain: &drain::Watch,
+    name: &'static str,
+    part: impl Future<Output = ()> + Send + 'static,
+) {
+    let drain = drain.clone();
+    essential.spawn(name, async move {
+        tokio::select! {
+            () = part => {}
+            _mode = drain.signaled() => {}
+        }
+    });
+}
