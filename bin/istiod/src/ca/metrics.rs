@@ -226,22 +226,22 @@ impl Collector for Expiries {
         };
         let now = SystemTime::now();
         show(
-            "citadel_server_root_cert_expiry_timestamp",
+            "root_cert_expiry_timestamp",
             "When the first of the roots expires, in seconds since 1970",
             since(expiry.root, UNIX_EPOCH),
         )?;
         show(
-            "citadel_server_root_cert_expiry_seconds",
+            "root_cert_expiry_seconds",
             "Seconds until the first of the roots expires; negative if it has",
             since(expiry.root, now),
         )?;
         show(
-            "citadel_server_cert_chain_expiry_timestamp",
+            "cert_chain_expiry_timestamp",
             "When the signing certificate expires, in seconds since 1970",
             since(expiry.chain, UNIX_EPOCH),
         )?;
         show(
-            "citadel_server_cert_chain_expiry_seconds",
+            "cert_chain_expiry_seconds",
             "Seconds until the signing certificate expires; negative if it has",
             since(expiry.chain, now),
         )

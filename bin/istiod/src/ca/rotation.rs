@@ -69,6 +69,8 @@ pub struct Rules {
 pub enum Action {
     /// Make a new root and [announce](State::announce) it.
     Announce,
+    /// [Give up what is next](State::withdraw): it has run out before its turn came.
+    Withdraw,
     /// [Sign with the next](State::switch).
     Switch,
     /// [Forget roots](State::retire) that nobody needs any more.
@@ -100,6 +102,7 @@ impl State {
     /// What is to be done at `now`.
     pub fn step(&self, now: SystemTime, rules: Rules) -> Action {
         let moments = [
+            (Action::Withdraw, self.next.as_ref().map(|n| n.not_after)),
             (Action::Switch, self.may_switch_at(rules)),
             (Action::Retire, self.may_retire_at(rules)),
             (Action::Announce, self.must_announce_at(rules)),
@@ -118,6 +121,12 @@ impl State {
     pub fn announce(&mut self, next: Arc<Signer>, now: SystemTime) {
         self.next = Some(next);
         self.followed.clone_from(&self.requested);
+        self.trust_wanted(now);
+    }
+
+    /// Does without what is next. It has signed nothing.
+    pub fn withdraw(&mut self, now: SystemTime) {
+        self.next = None;
         self.trust_wanted(now);
     }
 
@@ -171,7 +180,8 @@ impl State {
     }
 
     /// When everybody will trust what is next. If what signs runs out earlier, so does everything that
-    /// it signed, and nobody is left who could not.
+    /// it signed, and nobody is left who could not, unless what signs was new itself: then certificates
+    /// that not everybody believes are better than none.
     fn may_switch_at(&self, rules: Rules) -> Option<SystemTime> {
         let next = self.next.as_ref()?;
         let anchors = self.trusted.iter();

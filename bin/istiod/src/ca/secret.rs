@@ -125,39 +125,39 @@ pub fn decode(secret: &Secret, unknown: Duration, now: SystemTime) -> Result<Sta
         (None, Some(_)) => return Err(Error::Missing(NEXT_CERTIFICATE)),
     };
     let bundled = Root::all_in("root certificates", text(ROOTS)?.unwrap_or_default());
+    let bundled = bundled.map_err(Error::Roots)?;
     let mut state = State::new(Arc::new(signing), longest(secret, unknown)?);
+    let wanted = state.signing.roots.iter();
+    let wanted = wanted.chain(next.iter().flat_map(|next| &next.roots));
+    state.trusted = dated(bundled.iter().chain(wanted), &dates(secret)?);
     state.next = next.map(Arc::new);
     state.requested = annotation(secret, ROTATE).map(str::to_owned);
     state.followed = annotation(secret, ROTATED).map(str::to_owned);
-    let wanted = state.next.iter().flat_map(|next| next.roots.clone());
-    let roots = bundled.map_err(Error::Roots)?.into_iter().chain(wanted);
-    let roots: Vec<Root> = roots.collect();
-    add_dated(&mut state, roots, &dates(secret)?);
     Ok(state)
 }
 
-/// Trusts `roots` with the dates that are known. A root without dates was put there by hand, and is
-/// taken as everybody's since ever.
-fn add_dated(state: &mut State, roots: Vec<Root>, dates: &HashMap<String, Dates>) {
+/// These roots, each once and in their order, with the dates that are known. A root without dates was
+/// put there by hand, and is taken as everybody's since ever.
+fn dated<'a>(
+    roots: impl Iterator<Item = &'a Root>,
+    dates: &HashMap<String, Dates>,
+) -> Vec<Trusted> {
+    let mut trusted: Vec<Trusted> = Vec::new();
     for root in roots {
-        if !state
-            .trusted
+        if trusted
             .iter()
             .any(|t| t.root.fingerprint == root.fingerprint)
         {
-            state.trusted.push(Trusted {
-                root,
-                added: SystemTime::UNIX_EPOCH,
-                dropped: None,
-            });
+            continue;
         }
+        let dates = dates.get(&root.fingerprint);
+        trusted.push(Trusted {
+            root: root.clone(),
+            added: dates.map_or(SystemTime::UNIX_EPOCH, |dates| dates.added.into()),
+            dropped: dates.and_then(|dates| dates.dropped).map(SystemTime::from),
+        });
     }
-    for trusted in &mut state.trusted {
-        if let Some(dates) = dates.get(&trusted.root.fingerprint) {
-            trusted.added = dates.added.into();
-            trusted.dropped = dates.dropped.map(SystemTime::from);
-        }
-    }
+    trusted
 }
 
 fn self_signed(certificate: &str, key: &str, now: SystemTime) -> Result<Signer, material::Error> {

@@ -175,6 +175,6 @@ mod tests {
         assert_eq!(*published.borrow(), 1);
         assert!(!resources.is_ready());
         resources.ready();
-        assert!(resources.is_ready());
+        assert!(resources.clone().is_ready());
     }
 }

@@ -97,6 +97,7 @@ impl Plugin {
         let (now, rules) = (self.settings.clock.now(), self.settings.rules());
         loop {
             match state.step(now, rules) {
+                Action::Withdraw => state.withdraw(now),
                 Action::Switch => state.switch(now),
                 Action::Retire => state.retire(now, rules),
                 // Only the owner of the files can make what is next; metrics tell when it is time.

@@ -147,6 +147,7 @@ impl Shared {
                 Action::Wait(due) if !self.is_behind(&state) => return Ok(due),
                 Action::Wait(_) => {}
                 Action::Announce => state.announce(new_root(&self.settings).await?, now),
+                Action::Withdraw => state.withdraw(now),
                 Action::Switch => state.switch(now),
                 Action::Retire => state.retire(now, rules),
             }

@@ -59,15 +59,16 @@ impl Links {
             precedence,
             number: self.claims,
         };
-        if let Some(claims) = self.aliases.get_mut(alias) {
-            claims.add(claim);
-            return;
+        match self.aliases.get_mut(alias) {
+            Some(claims) => claims.add(claim),
+            None => {
+                let claims = Claims {
+                    best: claim,
+                    others: Vec::new(),
+                };
+                self.aliases.insert(alias.clone(), claims);
+            }
         }
-        let claims = Claims {
-            best: claim,
-            others: Vec::new(),
-        };
-        self.aliases.insert(alias.clone(), claims);
     }
 
     pub(super) fn disclaim(&mut self, alias: &str, name: &str) {
@@ -81,12 +82,14 @@ impl Links {
     }
 
     pub(super) fn join(&mut self, group: &Group, name: &Arc<str>) {
-        if let Some(members) = self.groups.get_mut(group) {
-            members.insert(name.clone());
-            return;
+        match self.groups.get_mut(group) {
+            Some(members) => {
+                members.insert(name.clone());
+            }
+            None => {
+                (self.groups).insert(group.clone(), HashSet::from([name.clone()]));
+            }
         }
-        let members = HashSet::from([name.clone()]);
-        self.groups.insert(group.clone(), members);
     }
 
     pub(super) fn leave(&mut self, group: &Group, name: &str) {
