@@ -1,1 +1,160 @@
-//! todo
+//! What tests do to a server, and what it does about pods.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, future::BoxFuture, stream};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::{
+    Api,
+    api::{DeleteParams, LogParams, PostParams},
+};
+use serde_json::json;
+use testkit_kube::{
+    auth::{User, token::Wanted},
+    server::{ApiServer, LogRequest, LogStream, NodeAgent, Options},
+    status::Status,
+};
+
+use super::fixture::{get, mk, mk_map, start};
+
+#[tokio::test]
+async fn a_server_starts_in_no_time() {
+    // The first one in a process reads OpenSSL's configuration and the like.
+    let _first = ApiServer::start(Options::default()).await.unwrap();
+    let begin = Instant::now();
+    let _second = ApiServer::start(Options::default()).await.unwrap();
+    let took = begin.elapsed();
+    println!("started in {took:?}");
+    assert!(took.as_millis() < 500, "{took:?}");
+}
+
+#[tokio::test]
+async fn data_and_clients_survive_a_stop() {
+    let (server, client) = start().await;
+    let maps: Api<ConfigMap> = Api::default_namespaced(client);
+    maps.create(&PostParams::default(), &mk_map("a"))
+        .await
+        .unwrap();
+    let address = server.address();
+    server.stop().await;
+    assert!(maps.get("a").await.is_err());
+    server.start_again().await.unwrap();
+    assert_eq!(server.address(), address);
+    maps.get("a").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_can_refuse_everything_for_a_while() {
+    let (server, client) = start().await;
+    server.refuse_requests(true);
+    let (code, status) = get(&client, "/api/v1/namespaces").await;
+    assert_eq!(
+        (code, &status["reason"]),
+        (503, &json!("ServiceUnavailable"))
+    );
+    server.refuse_requests(false);
+    assert_eq!(get(&client, "/api/v1/namespaces").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_dropped_server_is_gone() {
+    let (server, client) = start().await;
+    drop(server);
+    assert!(client.apiserver_version().await.is_err());
+}
+
+#[tokio::test]
+async fn callers_need_rights() {
+    let (server, _admin) = start().await;
+    let client = server.client(&User::new("nobody")).await.unwrap();
+    let (code, status) = get(&client, "/api/v1/namespaces/default/pods").await;
+    assert_eq!((code, &status["reason"]), (403, &json!("Forbidden")));
+    assert_eq!(get(&client, "/version").await.0, 200);
+    let wanted = Wanted {
+        audiences: Vec::new(),
+        lifetime: jiff::SignedDuration::from_hours(1),
+        bound: None,
+    };
+    let token = server.token("default", "default", &wanted).unwrap();
+    let client = server.client_with_token(&token).await.unwrap();
+    let (code, status) = get(&client, "/api/v1/namespaces/default/pods").await;
+    assert_eq!(code, 403);
+    assert!(
+        status["message"]
+            .as_str()
+            .unwrap()
+            .contains("system:serviceaccount:default:default")
+    );
+    let client = server.client_with_token("nonsense").await.unwrap();
+    assert_eq!(get(&client, "/api/v1/namespaces/default/pods").await.0, 401);
+}
+
+#[derive(Debug)]
+struct Agent;
+
+impl NodeAgent for Agent {
+    fn logs(&self, request: LogRequest) -> BoxFuture<'static, Result<LogStream, Status>> {
+        let line = format!("{} tail {:?}\n", request.container, request.tail_lines);
+        Box::pin(async move { Ok(stream::iter([Bytes::from(line)]).boxed()) })
+    }
+}
+
+fn mk_pod(node: &str) -> Pod {
+    mk(json!({
+        "metadata": {"name": "a"},
+        "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]},
+    }))
+}
+
+#[tokio::test]
+async fn logs_come_from_the_node_agent() {
+    let (server, client) = start().await;
+    let pods: Api<Pod> = Api::default_namespaced(client);
+    pods.create(&PostParams::default(), &mk_pod("n"))
+        .await
+        .unwrap();
+    let params = LogParams {
+        tail_lines: Some(3),
+        ..LogParams::default()
+    };
+    let kube::Error::Api(refused) = pods.logs("a", &params).await.unwrap_err() else {
+        panic!("not an answer of the API");
+    };
+    assert_eq!(refused.code, 501);
+    server.set_node_agent(Arc::new(Agent));
+    assert_eq!(pods.logs("a", &params).await.unwrap(), "c tail Some(3)\n");
+    let wrong = LogParams {
+        container: Some("x".to_owned()),
+        ..params
+    };
+    assert!(pods.logs("a", &wrong).await.is_err());
+}
+
+#[tokio::test]
+async fn a_pod_on_a_node_ends_when_its_agent_says_so() {
+    let (server, client) = start().await;
+    let pods: Api<Pod> = Api::default_namespaced(client);
+    pods.create(&PostParams::default(), &mk_pod("n"))
+        .await
+        .unwrap();
+    pods.delete("a", &DeleteParams::default()).await.unwrap();
+    assert!(pods.get_opt("a").await.unwrap().is_none());
+
+    server.set_node_agent(Arc::new(Agent));
+    pods.create(&PostParams::default(), &mk_pod("n"))
+        .await
+        .unwrap();
+    let going = pods
+        .delete("a", &DeleteParams::default())
+        .await
+        .unwrap()
+        .left()
+        .unwrap();
+    assert_eq!(going.metadata.deletion_grace_period_seconds, Some(30));
+    pods.get("a").await.unwrap();
+    pods.delete("a", &DeleteParams::default().grace_period(0))
+        .await
+        .unwrap();
+    assert!(pods.get_opt("a").await.unwrap().is_none());
+}
