@@ -181,23 +181,20 @@ impl Cluster {
             return Err(already_exists(call.resource, name));
         }
         admit::track(call, None, &mut object);
-        self.commit(call, object)
+        Ok(self.commit(call, object))
     }
 
     /// Stores a new object and lets controllers act on it.
-    fn commit(&self, call: &Call<'_>, object: Value) -> Result<Value, Status> {
+    fn commit(&self, call: &Call<'_>, object: Value) -> Value {
         let object = convert::to_storage(call.resource, object);
         if call.options.dry_run {
             let mut object = object;
             crate::meta::set(&mut object, "uid", Some(crate::store::new_uid().into()));
-            return Ok(Value::clone(&convert::present(
-                call.resource,
-                &Arc::new(object),
-            )));
+            return Value::clone(&convert::present(call.resource, &Arc::new(object)));
         }
         let stored = self.store.put(&call.resource.storage, object);
         self.after_write(&call.resource.storage, &stored);
-        Ok(Value::clone(&convert::present(call.resource, &stored)))
+        Value::clone(&convert::present(call.resource, &stored))
     }
 
     /// Makes up a name that is not taken, where only the start of one is given.

@@ -107,7 +107,8 @@ impl Field {
             Value::String(text) => *text == self.value,
             Value::Null if is_flag(&self.path) => self.value == "false",
             Value::Null => self.value.is_empty(),
-            other => other.to_string() == self.value,
+            Value::Bool(flag) => self.value.parse() == Ok(*flag),
+            other => serde_json::from_str(&self.value).is_ok_and(|value: Value| value == *other),
         };
         equal == self.equal
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::schema::Cause;
 
 /// A request that did not end well, as the client will see it.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Status {
     /// The HTTP status code.

@@ -161,14 +161,11 @@ fn cell(found: &[&Value], kind: &str, now: Timestamp) -> Value {
         return Value::Null;
     };
     match (kind, first) {
-        ("integer", Value::Number(_))
-        | ("number", Value::Number(_))
-        | ("boolean", Value::Bool(_)) => Value::clone(first),
-        ("date", Value::String(text)) => time::since(text, now).into(),
-        ("string", _) => {
-            let texts: Vec<String> = found.iter().map(|value| plain(value)).collect();
-            texts.join(",").into()
+        ("integer" | "number", Value::Number(_)) | ("boolean", Value::Bool(_)) => {
+            Value::clone(first)
         }
+        ("date", Value::String(text)) => time::since(text, now).into(),
+        ("string", first) => plain(first).into(),
         _ => Value::Null,
     }
 }

@@ -193,7 +193,7 @@ impl Cluster {
         if resource.storage == definition::DEFINITIONS {
             causes.extend(definition::validate(object, old));
         }
-        self.refuse(call, object, &causes)?;
+        refuse(call, object, &causes)?;
         if size(object) > MAX_OBJECT {
             return Err(Status::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -202,15 +202,6 @@ impl Cluster {
             ));
         }
         self.check_references(call, object, old)
-    }
-
-    fn refuse(&self, call: &Call<'_>, object: &Value, causes: &[Cause]) -> Result<(), Status> {
-        if causes.is_empty() {
-            return Ok(());
-        }
-        let kind = &call.resource.kind;
-        let name = meta::text(object, "name");
-        Err(Status::invalid(&kind.group, &kind.kind, name, causes))
     }
 
     /// What depends on other objects: rights that are given away, service accounts of pods.
@@ -278,6 +269,15 @@ impl Cluster {
         }]);
         Err(status)
     }
+}
+
+fn refuse(call: &Call<'_>, object: &Value, causes: &[Cause]) -> Result<(), Status> {
+    if causes.is_empty() {
+        return Ok(());
+    }
+    let kind = &call.resource.kind;
+    let name = meta::text(object, "name");
+    Err(Status::invalid(&kind.group, &kind.kind, name, causes))
 }
 
 /// About how many bytes an object takes as JSON.

@@ -117,82 +117,24 @@ pub(super) fn complete(crd: &mut Value) {
 
 /// What is wrong with a CRD.
 pub(super) fn validate(crd: &Value, old: Option<&Value>) -> Vec<Cause> {
+    let mut causes = validate_names(crd);
+    causes.extend(validate_versions(crd));
     let spec = &crd["spec"];
-    let mut causes = Vec::new();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let (group, plural) = (text(&spec["group"]), text(&spec["names"]["plural"]));
-    let mut refuse = |field: &str, reason: Reason, message: String| {
-        causes.push(meta::cause(field, reason, &message));
-    };
-    for (field, value) in [
-        ("spec.group", &spec["group"]),
-        ("spec.names.plural", &spec["names"]["plural"]),
-        ("spec.names.kind", &spec["names"]["kind"]),
-        ("spec.scope", &spec["scope"]),
-    ] {
-        if text(value).is_empty() {
-            refuse(field, Reason::Required, "Required value".to_owned());
-        }
-    }
-    if meta::text(crd, "name") != format!("{plural}.{group}") {
-        let name = meta::text(crd, "name");
-        let message =
-            format!("Invalid value: {name:?}: must be spec.names.plural+\".\"+spec.group");
-        refuse("metadata.name", Reason::Invalid, message);
-    }
-    if !matches!(
-        spec["scope"].as_str(),
-        None | Some("" | "Namespaced" | "Cluster")
-    ) {
-        let message = format!(
-            "Unsupported value: {}: supported values: \"Cluster\", \"Namespaced\"",
-            spec["scope"]
-        );
-        refuse("spec.scope", Reason::NotSupported, message);
-    }
     if spec["conversion"]["strategy"] != "None" {
-        let message = "Unsupported value: the embedded API server converts with strategy None only";
-        refuse(
+        causes.push(meta::cause(
             "spec.conversion.strategy",
             Reason::NotSupported,
-            message.to_owned(),
-        );
-    }
-    let versions = spec["versions"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    if versions
-        .iter()
-        .filter(|version| version["storage"] == true)
-        .count()
-        != 1
-    {
-        let message = "Invalid value: must have exactly one version marked as storage version";
-        refuse("spec.versions", Reason::Invalid, message.to_owned());
-    }
-    for (index, version) in versions.iter().enumerate() {
-        let field = format!("spec.versions[{index}]");
-        if versions[..index]
-            .iter()
-            .any(|it| it["name"] == version["name"])
-        {
-            let message = format!("Duplicate value: {}", version["name"]);
-            refuse(&format!("{field}.name"), Reason::Duplicate, message);
-        }
-        if !version["schema"]["openAPIV3Schema"].is_object() {
-            let message = "Required value: schemas are required".to_owned();
-            refuse(
-                &format!("{field}.schema.openAPIV3Schema"),
-                Reason::Required,
-                message,
-            );
-        }
+            "Unsupported value: the embedded API server converts with strategy None only",
+        ));
     }
     for field in ["group", "scope"] {
         if old.is_some_and(|old| old["spec"][field] != spec[field]) {
             let message = format!("Invalid value: {}: field is immutable", spec[field]);
-            refuse(&format!("spec.{field}"), Reason::Invalid, message);
+            causes.push(meta::cause(
+                &format!("spec.{field}"),
+                Reason::Invalid,
+                &message,
+            ));
         }
     }
     if causes.is_empty()
@@ -205,13 +147,78 @@ pub(super) fn validate(crd: &Value, old: Option<&Value>) -> Vec<Cause> {
     causes
 }
 
+fn validate_names(crd: &Value) -> Vec<Cause> {
+    let spec = &crd["spec"];
+    let mut causes = Vec::new();
+    for (field, value) in [
+        ("spec.group", &spec["group"]),
+        ("spec.names.plural", &spec["names"]["plural"]),
+        ("spec.names.kind", &spec["names"]["kind"]),
+        ("spec.scope", &spec["scope"]),
+    ] {
+        if value.as_str().is_none_or(str::is_empty) {
+            causes.push(meta::cause(field, Reason::Required, "Required value"));
+        }
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let name = meta::text(crd, "name");
+    if name
+        != format!(
+            "{}.{}",
+            text(&spec["names"]["plural"]),
+            text(&spec["group"])
+        )
+    {
+        let message =
+            format!("Invalid value: {name:?}: must be spec.names.plural+\".\"+spec.group");
+        causes.push(meta::cause("metadata.name", Reason::Invalid, &message));
+    }
+    let scope = text(&spec["scope"]);
+    if !matches!(&*scope, "" | "Namespaced" | "Cluster") {
+        let message =
+            format!("Unsupported value: {scope:?}: supported values: \"Cluster\", \"Namespaced\"");
+        causes.push(meta::cause("spec.scope", Reason::NotSupported, &message));
+    }
+    causes
+}
+
+fn validate_versions(crd: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let versions = crd["spec"]["versions"].as_array();
+    let versions = versions.map(Vec::as_slice).unwrap_or_default();
+    let stored = versions.iter().filter(|it| it["storage"] == true);
+    if stored.count() != 1 {
+        let message = "Invalid value: must have exactly one version marked as storage version";
+        causes.push(meta::cause("spec.versions", Reason::Invalid, message));
+    }
+    for (index, version) in versions.iter().enumerate() {
+        let field = format!("spec.versions[{index}]");
+        let mut before = versions.iter().take(index);
+        if before.any(|it| it["name"] == version["name"]) {
+            let message = format!("Duplicate value: {}", version["name"]);
+            causes.push(meta::cause(
+                &format!("{field}.name"),
+                Reason::Duplicate,
+                &message,
+            ));
+        }
+        if !version["schema"]["openAPIV3Schema"].is_object() {
+            causes.push(meta::cause(
+                &format!("{field}.schema.openAPIV3Schema"),
+                Reason::Required,
+                "Required value: schemas are required",
+            ));
+        }
+    }
+    causes
+}
+
 /// Notes which names are accepted, and that the CRD is served.
 fn set_status(crd: &mut Value, taken: Option<&str>) {
     let storage_version = crd["spec"]["versions"].as_array().into_iter().flatten();
     let storage_version = storage_version
         .filter(|version| version["storage"] == true)
-        .filter_map(|version| version["name"].as_str().map(str::to_owned))
-        .next();
+        .find_map(|version| version["name"].as_str().map(str::to_owned));
     let mut stored: Vec<Value> = crd["status"]["storedVersions"]
         .as_array()
         .cloned()

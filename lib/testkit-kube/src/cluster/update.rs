@@ -64,16 +64,11 @@ impl Cluster {
         self.complete(call, &mut object, Some(&old), turn)?;
         count_generation(resource, &mut object, &old);
         admit::track(call, Some(&old), &mut object);
-        self.settle(call, live, object)
+        Ok(self.settle(call, live, object))
     }
 
     /// Stores an object that is complete in place of `live`, unless nothing changed.
-    pub(super) fn settle(
-        &self,
-        call: &Call<'_>,
-        live: &Arc<Value>,
-        object: Value,
-    ) -> Result<Value, Status> {
+    pub(super) fn settle(&self, call: &Call<'_>, live: &Arc<Value>, object: Value) -> Value {
         let storage = &call.resource.storage;
         let object = convert::to_storage(call.resource, object);
         let object = if same(live, &object) {
@@ -83,20 +78,20 @@ impl Cluster {
         };
         let present = |object: &Arc<Value>| Value::clone(&convert::present(call.resource, object));
         if call.options.dry_run {
-            return Ok(present(&Arc::new(object)));
+            return present(&Arc::new(object));
         }
         if meta::is_deleting(&object) && delete::may_go(storage, &object) {
             self.erase(storage, call.namespace, call.name);
-            return Ok(present(&Arc::new(object)));
+            return present(&Arc::new(object));
         }
         if object == **live {
-            return Ok(present(live));
+            return present(live);
         }
         let stored = self.store.put(storage, object);
         self.after_write(storage, &stored);
         // A controller may have written it again.
         let latest = self.store.get(storage, call.namespace, call.name);
-        Ok(present(latest.as_ref().unwrap_or(&stored)))
+        present(latest.as_ref().unwrap_or(&stored))
     }
 }
 

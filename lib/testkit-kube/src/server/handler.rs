@@ -107,7 +107,7 @@ async fn dispatch(
         "get" => read::get(shared, &resource, &at, &asked),
         "list" => read::list(shared, resource, &at, &asked),
         "watch" => watch::start(shared, resource, &at, &asked),
-        _ => write::write(shared, verb, &resource, &at, asked),
+        _ => write::write(shared, verb, &resource, &at, &asked),
     }
 }
 

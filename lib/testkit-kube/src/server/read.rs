@@ -1,6 +1,6 @@
 //! Get and list.
 
-use std::sync::Arc;
+use std::{num::ParseIntError, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{Response, StatusCode};
@@ -202,8 +202,8 @@ pub(super) fn version(resource: &Resource, query: &Query) -> Result<Option<u64>,
     };
     let version = match text {
         "" => None,
-        text => Some(text.parse().map_err(|_| {
-            let message = format!("Invalid value: {text:?}: must be a number");
+        text => Some(text.parse().map_err(|error: ParseIntError| {
+            let message = format!("Invalid value: {text:?}: {error}");
             refuse("resourceVersion", Reason::Invalid, message)
         })?),
     };

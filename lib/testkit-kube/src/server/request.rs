@@ -1,5 +1,7 @@
 //! What a request is about: its path, its query and the form of the answer that it accepts.
 
+use std::num::ParseIntError;
+
 use http::{HeaderMap, Method, StatusCode, header};
 
 use crate::{registry::Registry, status::Status};
@@ -141,10 +143,8 @@ impl Query {
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Status> {
         match self.text(name) {
             "" => Ok(None),
-            text => text.parse().map(Some).map_err(|_| {
-                Status::bad_request(format!(
-                    "{name}: {text:?} is not a number that is not negative"
-                ))
+            text => text.parse().map(Some).map_err(|error: ParseIntError| {
+                Status::bad_request(format!("{name}: {text:?}: {error}"))
             }),
         }
     }

@@ -85,14 +85,11 @@ pub(super) fn stream(
 
 /// A list, written while it is sent so that a long one neither takes much memory nor holds up others.
 /// `head` is the list without its items, which go into `field`.
-pub(super) fn list<S: Serialize>(
+pub(super) fn list<S: Serialize + Send + 'static>(
     head: &Value,
     field: &str,
     items: impl Iterator<Item = S> + Send + 'static,
-) -> Response<Body>
-where
-    S: Send + 'static,
-{
+) -> Response<Body> {
     let mut start = head.to_string();
     // `{...}` becomes `{...,"items":[`
     start.pop();

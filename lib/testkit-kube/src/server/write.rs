@@ -29,14 +29,14 @@ pub(super) fn write(
     verb: &str,
     resource: &Resource,
     at: &Location,
-    asked: Asked,
+    asked: &Asked,
 ) -> Result<Response<Body>, Status> {
     let form = Form::negotiate(&asked.headers)?;
-    let mut options = options(&asked)?;
+    let mut options = options(asked)?;
     let body = match verb {
         "patch" => None,
         "delete" | "deletecollection" if asked.body.is_empty() => Some(Value::Null),
-        _ => Some(handler::decode(&asked)?),
+        _ => Some(handler::decode(asked)?),
     };
     if verb.starts_with("delete")
         && let Some(body) = &body
@@ -60,9 +60,9 @@ pub(super) fn write(
         }
         ("create", Some(body)) => shared.cluster.create(&call, body)?,
         ("update", Some(body)) => shared.cluster.update(&call, body)?,
-        ("patch", _) => patch(shared, &call, &asked)?,
-        ("delete", Some(body)) => return delete(shared, &call, &asked, &body, form),
-        (_, Some(body)) => return delete_collection(shared, &call, &asked, &body),
+        ("patch", _) => patch(shared, &call, asked)?,
+        ("delete", Some(body)) => return delete(shared, &call, asked, &body, form),
+        (_, Some(body)) => return delete_collection(shared, &call, asked, &body),
         (_, None) => return Err(handler::unsupported()),
     };
     let code = if outcome.created {

@@ -42,7 +42,9 @@ fn of(group: &str, resource: &str) -> (Columns, Make) {
         ("", "pods") => (pod::COLUMNS, pod::cells),
         ("", "nodes") => (NODE, node),
         ("", "services") => (SERVICE, service),
-        ("", "namespaces") => (&[("Status", "string", 0), AGE], namespace),
+        ("", "namespaces" | "persistentvolumeclaims") => {
+            (&[("Status", "string", 0), AGE], namespace)
+        }
         ("", "configmaps") => (&[("Data", "integer", 0), AGE], config_map),
         ("", "secrets") => (
             &[("Type", "string", 0), ("Data", "integer", 0), AGE],
@@ -51,7 +53,6 @@ fn of(group: &str, resource: &str) -> (Columns, Make) {
         ("", "serviceaccounts") => (&[("Secrets", "integer", 0), AGE], service_account),
         ("", "endpoints") => (&[("Endpoints", "string", 0), AGE], endpoints),
         ("", "events") => (EVENT, event),
-        ("", "persistentvolumeclaims") => (&[("Status", "string", 0), AGE], namespace),
         ("apps", "deployments") => (workload::DEPLOYMENT, workload::deployment),
         ("apps", "daemonsets") => (workload::DAEMON_SET, workload::daemon_set),
         ("apps", "replicasets") => (workload::REPLICA_SET, workload::replica_set),
@@ -60,7 +61,7 @@ fn of(group: &str, resource: &str) -> (Columns, Make) {
         ("discovery.k8s.io", "endpointslices") => (SLICE, endpoint_slice),
         ("coordination.k8s.io", "leases") => (&[("Holder", "string", 0), AGE], lease),
         ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => (BINDING, binding),
-        ("rbac.authorization.k8s.io", _) | ("apiextensions.k8s.io", _) => {
+        ("rbac.authorization.k8s.io" | "apiextensions.k8s.io", _) => {
             (&[("Created At", "date", 0)], created)
         }
         _ => (&[AGE], plain),
@@ -295,10 +296,9 @@ fn endpoints(object: &Value, now: Timestamp) -> Vec<Value> {
 
 fn endpoint_slice(object: &Value, now: Timestamp) -> Vec<Value> {
     let ports = items(&object["ports"]).iter();
-    let ports = ports.map(|port| {
-        port["port"]
-            .as_u64()
-            .map_or("*".to_owned(), |it| it.to_string())
+    let ports = ports.map(|port| match &port["port"] {
+        Value::Null => "*".to_owned(),
+        number => number.to_string(),
     });
     let endpoints = items(&object["endpoints"]).iter();
     let addresses = endpoints.flat_map(|endpoint| items(&endpoint["addresses"]));
@@ -320,11 +320,11 @@ fn some(texts: Vec<String>) -> String {
         return "<none>".to_owned();
     }
     let more = texts.len().saturating_sub(SHOWN);
-    let mut shown = join(texts.into_iter().take(SHOWN));
-    if more > 0 {
-        shown.push_str(&format!(" + {more} more..."));
+    let shown = join(texts.into_iter().take(SHOWN));
+    if more == 0 {
+        return shown;
     }
-    shown
+    format!("{shown} + {more} more...")
 }
 
 fn event(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -355,7 +355,7 @@ fn event(object: &Value, now: Timestamp) -> Vec<Value> {
     let reporter = either("reportingComponent", "reportingController");
     let count = either("count", "deprecatedCount")
         .as_u64()
-        .or(object["series"]["count"].as_u64());
+        .or_else(|| object["series"]["count"].as_u64());
     let kind = text(&about["kind"]).to_lowercase();
     vec![
         seen.into(),

@@ -107,14 +107,16 @@ impl Step {
 fn closing(text: &str) -> Option<usize> {
     let (mut depth, mut quote) = (0, None);
     for (place, letter) in text.char_indices() {
-        match (quote, letter) {
-            (Some(open), _) if open == letter => quote = None,
-            (Some(_), _) => {}
-            (None, '\'' | '"') => quote = Some(letter),
-            (None, '[') => depth += 1,
-            (None, ']') if depth == 0 => return Some(place),
-            (None, ']') => depth -= 1,
-            (None, _) => {}
+        if let Some(open) = quote {
+            quote = (open != letter).then_some(open);
+            continue;
+        }
+        match letter {
+            '\'' | '"' => quote = Some(letter),
+            '[' => depth += 1,
+            ']' if depth == 0 => return Some(place),
+            ']' => depth -= 1,
+            _ => {}
         }
     }
     None

@@ -113,7 +113,7 @@ fn a_custom_resource_is_shown_by_its_paths() {
     let first = table.event(Some(&object), now());
     assert_eq!(
         first["rows"][0]["cells"],
-        json!(["a", "True", 3, "x,y", "10m"])
+        json!(["a", "True", 3, "x", "10m"])
     );
     assert_eq!(first["rows"][0]["object"]["kind"], "PartialObjectMetadata");
     assert_eq!(first["columnDefinitions"][3]["priority"], 1);
