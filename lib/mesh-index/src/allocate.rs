@@ -223,3 +223,131 @@ fn hash(parts: &[&str]) -> u32 {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{Kind, record::Reader, text::Texts};
+
+    fn read(
+        name: &str,
+        second: u8,
+        spec: &Value,
+        status: &[AllocatedAddress],
+    ) -> (Key, ServiceEntry) {
+        let status: Vec<_> = (status.iter())
+            .map(|a| json!({"host": &*a.host, "value": a.value.to_string()}))
+            .collect();
+        let object = json!({
+            "metadata": {
+                "name": name, "namespace": "shop",
+                "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z"),
+            },
+            "spec": spec,
+            "status": {"addresses": status},
+        });
+        let key = Key::new("shop", name);
+        let mut texts = Texts::default();
+        let mut reader = Reader::new(&mut texts, Kind::ServiceEntry, &key);
+        let object = serde_json::from_value(object).unwrap();
+        let entry = ServiceEntry::read(&object, &mut reader).unwrap();
+        (key, entry)
+    }
+
+    fn dns(hosts: &[&str]) -> Value {
+        json!({"hosts": hosts, "resolution": "DNS"})
+    }
+
+    fn allocate(
+        allocator: &mut Allocator,
+        (key, entry): &(Key, ServiceEntry),
+    ) -> Vec<AllocatedAddress> {
+        allocator.allocate(&Settings::default(), key, entry)
+    }
+
+    #[test]
+    fn each_host_gets_one_address_of_each_family_and_always_the_same() {
+        let entry = read("a", 1, &dns(&["x.example", "y.example"]), &[]);
+        let first = allocate(&mut Allocator::default(), &entry);
+        assert_eq!(first.len(), 4);
+        let families: Vec<_> = first.iter().map(|a| Family::of(a.value).unwrap()).collect();
+        assert_eq!(families, [Family::V4, Family::V6, Family::V4, Family::V6]);
+        assert_eq!(allocate(&mut Allocator::default(), &entry), first);
+    }
+
+    #[test]
+    fn none_is_given_where_none_is_wanted() {
+        for (hosts, resolution, more) in [
+            (json!(["x.example"]), "NONE", json!({})),
+            (json!(["*.example"]), "DNS", json!({})),
+            (
+                json!(["x.example"]),
+                "DNS",
+                json!({"addresses": ["192.0.2.1"]}),
+            ),
+            (
+                json!(["x.example"]),
+                "DNS",
+                json!({"addresses": ["nonsense"]}),
+            ),
+        ] {
+            let mut spec = json!({"hosts": hosts, "resolution": resolution});
+            if let Some(addresses) = more.get("addresses") {
+                spec["addresses"] = addresses.clone();
+            }
+            let entry = read("a", 1, &spec, &[]);
+            assert_eq!(allocate(&mut Allocator::default(), &entry), [], "{spec}");
+        }
+        let dynamic = json!({"hosts": ["*.example"], "resolution": "DYNAMIC_DNS"});
+        assert_eq!(
+            allocate(&mut Allocator::default(), &read("a", 1, &dynamic, &[])).len(),
+            2
+        );
+        let (key, mut entry) = read("a", 1, &dns(&["x.example"]), &[]);
+        entry.opted_out = true;
+        assert_eq!(allocate(&mut Allocator::default(), &(key, entry)), []);
+    }
+
+    #[test]
+    fn what_a_status_holds_is_kept_and_of_two_the_older_entry_keeps_it() {
+        let held = [AllocatedAddress {
+            host: "x.example".into(),
+            value: "240.240.7.7".parse().unwrap(),
+        }];
+        let old = read("z", 1, &dns(&["x.example"]), &held);
+        let young = read("a", 2, &dns(&["x.example"]), &held);
+        let mut allocator = Allocator::default();
+        assert_eq!(allocator.hold(&young.0, None, Some(&young.1)), []);
+        let concerned = allocator.hold(&old.0, None, Some(&old.1));
+        assert_eq!(concerned.iter().collect::<Vec<_>>(), [&young.0]);
+        assert_eq!(allocate(&mut allocator, &old)[0], held[0]);
+        assert_ne!(allocate(&mut allocator, &young)[0], held[0]);
+        let concerned = allocator.hold(&old.0, Some(&old.1), None);
+        assert_eq!(concerned.iter().collect::<Vec<_>>(), [&young.0]);
+        assert_eq!(allocate(&mut allocator, &young)[0], held[0]);
+    }
+
+    #[test]
+    fn an_address_that_is_promised_is_not_given_twice() {
+        let mut allocator = Allocator::default();
+        let mut given = std::collections::HashSet::new();
+        let hosts: Vec<_> = (0..250).map(|i| format!("h{i}.example")).collect();
+        let hosts: Vec<_> = hosts.iter().map(String::as_str).collect();
+        for number in 0..40 {
+            let entry = read(&format!("e{number}"), 1, &dns(&hosts), &[]);
+            let all = allocate(&mut allocator, &entry);
+            assert_eq!(all.len(), 500);
+            assert!(
+                all.iter().all(|a| given.insert(a.value)),
+                "each is given once"
+            );
+        }
+        assert_eq!(allocator.promised.len(), 40 * 500);
+        for number in 0..40 {
+            allocator.hold(&Key::new("shop", format!("e{number}")), None, None);
+        }
+        assert!(allocator.promised.is_empty() && allocator.promises.is_empty());
+    }
+}

@@ -1,7 +1,7 @@
 //! The index itself: three verbs in, one out.
 //!
 //! An object is read into its record at once. If the record differs from the one before, whatever is
-//! computed from it is marked: found by the ways of [`crate::cluster`], never by a search through the
+//! computed from it is marked: found by the ways that lead from record to record, never by a search through the
 //! mesh. What is marked is computed anew when somebody asks, once however often it was marked, and said
 //! if it differs from what was said before.
 
@@ -50,6 +50,8 @@ pub struct Index {
     /// What is wrong with the objects that are known, and what of it has not been told yet.
     problems: HashMap<(Kind, Key), Box<[Problem]>>,
     news: Vec<Problem>,
+    /// The statuses of objects that are there and cannot be used.
+    unusable: BTreeSet<Unit>,
     /// Policies that were made from PeerAuthentications for another root namespace.
     withdrawn: Vec<Arc<str>>,
 }
@@ -67,6 +69,7 @@ impl Index {
             published: Published::default(),
             problems: HashMap::new(),
             news: Vec::new(),
+            unusable: BTreeSet::new(),
             withdrawn: Vec::new(),
         }
     }
@@ -80,6 +83,9 @@ impl Index {
         macro_rules! read {
             ($record:expr, $set:ident) => {{
                 let record = $record;
+                if record.is_none() {
+                    self.unusable.insert(Unit::Status(kind, key.clone()));
+                }
                 let problems = reader.into_problems();
                 self.$set(&key, record);
                 problems
@@ -129,6 +135,9 @@ impl Index {
     /// Forgets an object.
     pub fn delete(&mut self, kind: Kind, key: &Key) {
         self.tell(kind, key, Vec::new());
+        let status = Unit::Status(kind, key.clone());
+        self.unusable.remove(&status);
+        self.published.forget_status(&status);
         match kind {
             Kind::Pod => self.set_pod(key, None),
             Kind::Node => self.set_node(key, None),
@@ -183,6 +192,7 @@ impl Index {
     }
 
     /// What differs from the last call. Costs what was touched in between.
+    #[must_use = "what was said is not said again"]
     pub fn drain(&mut self) -> Output {
         let mut output = Output {
             problems: std::mem::take(&mut self.news),
@@ -192,7 +202,10 @@ impl Index {
         for unit in std::mem::take(&mut self.marked) {
             match &unit {
                 Unit::Status(kind, key) => {
-                    let built = build::status::build(&self.cluster, *kind, key);
+                    let mut built = build::status::build(&self.cluster, *kind, key);
+                    if built.update.is_none() && self.unusable.contains(&unit) {
+                        built.update = Some(build::status::nothing(*kind, key));
+                    }
                     self.published.settle_status(&unit, built, &mut output);
                 }
                 Unit::Addresses(key) => {
@@ -207,6 +220,7 @@ impl Index {
         }
         let removal =
             |change: &Change| matches!(change, Change::RemoveAddress(_) | Change::RemovePolicy(_));
+        self.unusable.clear();
         // Stable: otherwise the order of the units stays.
         output.changes.sort_by_key(removal);
         self.texts.sweep();
@@ -294,3 +308,6 @@ impl Index {
         self.problems.insert(id, problems.into());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,6 @@ use crate::object::{Key, Kind};
 
 /// What differs from the last time it was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[must_use]
 pub struct Output {
     /// For discovery: policies first, then services, then workloads; removals last.
     pub changes: Vec<Change>,

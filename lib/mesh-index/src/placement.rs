@@ -265,3 +265,142 @@ impl Denial {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(name: &str, account: &str, node: &str, phase: &str) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}")},
+            "spec": {"nodeName": node, "serviceAccountName": account, "containers": []},
+            "status": {"phase": phase},
+        }))
+        .unwrap()
+    }
+
+    fn ztunnel() -> Caller {
+        Caller {
+            namespace: "shop".into(),
+            name: "ztunnel-1".into(),
+            uid: "uid-ztunnel-1".into(),
+            service_account: "ztunnel".into(),
+        }
+    }
+
+    fn identity(text: &str) -> Identity {
+        text.parse().unwrap()
+    }
+
+    /// A proxy on node n1 beside a pod of account web; one of account db runs on n2.
+    fn placement() -> Placement {
+        let mut placement = Placement::default();
+        placement.configure(vec!["td".into(), "old".into()]);
+        placement.reset(&[
+            pod("ztunnel-1", "ztunnel", "n1", "Running"),
+            pod("web", "web", "n1", "Pending"),
+            pod("db", "db", "n2", "Running"),
+        ]);
+        placement
+    }
+
+    #[test]
+    fn a_proxy_gets_the_identities_of_its_node_and_no_others() {
+        let placement = placement();
+        for trust_domain in ["td", "old"] {
+            let web = identity(&format!("spiffe://{trust_domain}/ns/shop/sa/web"));
+            assert_eq!(placement.may_impersonate(&ztunnel(), &web), Ok(()));
+        }
+        let denial = |text| {
+            placement
+                .may_impersonate(&ztunnel(), &identity(text))
+                .unwrap_err()
+        };
+        assert_eq!(
+            denial("spiffe://td/ns/shop/sa/db").to_string(),
+            "no pod of service account shop/db runs on node n1"
+        );
+        assert_eq!(
+            denial("spiffe://td/ns/bank/sa/web").to_string(),
+            "no pod of service account bank/web runs on node n1"
+        );
+        assert_eq!(
+            denial("spiffe://foreign/ns/shop/sa/web"),
+            Denial::TrustDomain("foreign".into())
+        );
+        assert_eq!(placement.node_of(&ztunnel()), Ok("n1"));
+    }
+
+    #[test]
+    fn a_caller_that_is_not_who_it_says_gets_nothing() {
+        let mut placement = placement();
+        placement.apply(&pod("ended", "ztunnel", "n1", "Failed"));
+        placement.apply(&pod("pending", "ztunnel", "", "Pending"));
+        let key = |name| Key::new("shop", name);
+        let as_pod = |name: &str| Caller {
+            name: name.into(),
+            uid: format!("uid-{name}"),
+            ..ztunnel()
+        };
+        let other_uid = Caller {
+            uid: "another".into(),
+            ..ztunnel()
+        };
+        let other_account = Caller {
+            service_account: "web".into(),
+            ..ztunnel()
+        };
+        for (caller, denial) in [
+            (as_pod("nobody"), Denial::UnknownCaller(key("nobody"))),
+            (other_uid, Denial::OtherCaller(key("ztunnel-1"))),
+            (
+                other_account,
+                Denial::OtherAccount {
+                    pod: key("ztunnel-1"),
+                    claimed: "web".into(),
+                },
+            ),
+            (as_pod("ended"), Denial::EndedCaller(key("ended"))),
+            (as_pod("pending"), Denial::Unscheduled(key("pending"))),
+        ] {
+            let web = identity("spiffe://td/ns/shop/sa/web");
+            assert_eq!(placement.may_impersonate(&caller, &web), Err(denial));
+        }
+    }
+
+    #[test]
+    fn an_identity_is_gone_with_the_last_pod_that_has_it() {
+        let mut placement = placement();
+        let web = identity("spiffe://td/ns/shop/sa/web");
+        let may = |placement: &Placement| placement.may_impersonate(&ztunnel(), &web).is_ok();
+        placement.apply(&pod("web-2", "web", "n1", "Running"));
+        placement.delete(&Key::new("shop", "web"));
+        assert!(may(&placement));
+        placement.apply(&pod("web-2", "web", "n1", "Succeeded"));
+        assert!(!may(&placement));
+        placement.apply(&pod("web-3", "web", "n2", "Running"));
+        assert!(!may(&placement));
+        placement.reset(&[
+            pod("ztunnel-1", "ztunnel", "n1", "Running"),
+            pod("web-3", "web", "n1", "Running"),
+        ]);
+        assert!(may(&placement));
+        assert_eq!(placement.len(), 2);
+        placement.reset(&[]);
+        assert!(placement.is_empty() && placement.running.is_empty());
+    }
+
+    #[test]
+    fn whoever_was_denied_hears_of_news() {
+        let mut placement = placement();
+        let before = placement.generation();
+        placement.apply(&pod("web", "web", "n1", "Pending"));
+        assert_eq!(placement.generation(), before, "nothing is new");
+        placement.apply(&pod("late", "late", "n1", "Pending"));
+        assert!(placement.generation() > before);
+        let denial = placement.may_impersonate(&ztunnel(), &identity("spiffe://td/ns/a/sa/b"));
+        assert!(denial.is_err_and(|denial| denial.may_change()));
+    }
+}

@@ -106,12 +106,14 @@ impl Published {
         } else {
             self.hasher.hash_one(&update)
         };
-        let withdrawn = known.is_some_and(|known| known != hash);
-        if empty && !built.reported && !withdrawn {
+        let said = known.is_some_and(|known| known != hash);
+        if empty && !built.reported {
+            output.statuses.extend(said.then_some(update));
             return;
         }
         self.statuses.insert(unit.clone(), hash);
-        if known != Some(hash) {
+        // What was said and is not there is said again: the object may be another one of that name.
+        if known != Some(hash) || !built.reported {
             output.statuses.push(update);
         }
     }
@@ -126,9 +128,20 @@ impl Published {
         self.units.keys().chain(self.statuses.keys())
     }
 
+    /// Forgets what has been said to an object that is gone; one of the same name knows nothing of it.
+    pub(crate) fn forget_status(&mut self, status: &Unit) {
+        self.statuses.remove(status);
+    }
+
     /// Forgets which statuses have been said.
     pub(crate) fn forget_statuses(&mut self) {
         self.statuses.clear();
+    }
+
+    /// Whether nothing has been said.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.units.is_empty() && self.statuses.is_empty() && self.dependents.is_empty()
     }
 
     /// Replaces the Gateways a unit depends on.

@@ -34,21 +34,30 @@ pub(crate) fn build(cluster: &Cluster, kind: Kind, key: &Key) -> BuiltStatus {
     });
     let reported = status.as_ref().is_some_and(|status| status.reported);
     let update = status.map(|status| StatusUpdate {
-        kind,
-        key: key.clone(),
         generation: status.generation,
-        reporter: match kind {
-            Kind::WorkloadEntry => reporter::WORKLOAD_ENTRY,
-            Kind::AuthorizationPolicy | Kind::PeerAuthentication => reporter::ZTUNNEL_POLICY,
-            _ => reporter::SERVICE,
-        },
         conditions: status.conditions,
-        addresses: Vec::new(),
+        ..nothing(kind, key)
     });
     BuiltStatus {
         update,
         reported,
         gateways,
+    }
+}
+
+/// The status of an object of which there is nothing to say.
+pub(crate) fn nothing(kind: Kind, key: &Key) -> StatusUpdate {
+    StatusUpdate {
+        kind,
+        key: key.clone(),
+        generation: 0,
+        reporter: match kind {
+            Kind::WorkloadEntry => reporter::WORKLOAD_ENTRY,
+            Kind::AuthorizationPolicy | Kind::PeerAuthentication => reporter::ZTUNNEL_POLICY,
+            _ => reporter::SERVICE,
+        },
+        conditions: Vec::new(),
+        addresses: Vec::new(),
     }
 }
 
