@@ -1,3 +1,5 @@
+//! How a program finds its server, and what it is told when it may not use it.
+
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};

@@ -1,3 +1,5 @@
+//! Notes become Events, without anybody waiting.
+
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, ObjectReference};

@@ -1,3 +1,5 @@
+//! Marks that keep an object until we have cleaned up.
+
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, ResourceExt, api::DeleteParams};
 use mesh_kube::{error::Fault, finalizer};

@@ -1,3 +1,5 @@
+//! Elections with a server; the hard cases are beside the code, under a paused clock.
+
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;

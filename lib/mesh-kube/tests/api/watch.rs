@@ -1,3 +1,5 @@
+//! Watches through everything that a server does to them.
+
 use k8s_openapi::{
     api::core::v1::ConfigMap,
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
