@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod api {
+    mod apply;
     mod client;
     mod events;
     mod finalizer;
