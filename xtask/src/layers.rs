@@ -119,8 +119,8 @@ fn wrong_arrow(table: &Table, from: &str, to: &str) -> Option<Violation> {
         (_, None) => format!("may use {to}, which has no entry"),
         (None, _) => "has no rank: expected a number, t or -".to_owned(),
         (Some(Rank::Level(from)), Some(Rank::Level(to))) if from > to => return None,
-        (Some(Rank::Testkit), Some(Rank::Testkit)) => return None,
-        (Some(Rank::Testkit | Rank::Aside), Some(Rank::Level(_))) => return None,
+        (Some(Rank::Testkit), Some(Rank::Testkit))
+        | (Some(Rank::Testkit | Rank::Aside), Some(Rank::Level(_))) => return None,
         (Some(_), Some(Rank::Testkit)) if TESTKIT_USERS.contains(&from) => return None,
         (Some(_), Some(Rank::Testkit)) => format!("may use {to}: a testkit is for tests only"),
         (Some(_), Some(_)) => format!("may use {to}, which does not stand below it"),
