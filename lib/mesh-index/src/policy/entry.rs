@@ -197,3 +197,23 @@ impl<'a> Entry<'a> {
         Term::Some(parsed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attribute_that_cannot_be_checked_errs_in_the_direction_of_the_action() {
+        for (leaning, expected) in [
+            (Leaning::Narrow, Term::Never),
+            (Leaning::Wide, Term::Always),
+        ] {
+            let mut findings = Vec::new();
+            let mut entry = Entry::new("source", leaning, &mut findings);
+            entry.add_beyond(&[("paths", &Some(Vec::new())), ("hosts", &None)]);
+            assert_eq!(entry.finish(), expected);
+            let expected = Finding::new("source.paths", Problem::NeedsWaypoint);
+            assert_eq!(findings, [expected]);
+        }
+    }
+}

@@ -84,3 +84,56 @@ impl TrustDomains {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::value;
+
+    /// What a pattern comes to in the mesh `prod`, which was `old`.
+    fn expanded(pattern: &str) -> Vec<String> {
+        let trust_domains = TrustDomains::new("prod", ["old", "prod"]);
+        let patterns = trust_domains.expand(value::principal(pattern).unwrap());
+        let text = |pattern| match pattern {
+            StringMatch::Exact(text) => text.to_string(),
+            StringMatch::Prefix(text) => format!("{text}*"),
+            StringMatch::Suffix(text) => format!("*{text}"),
+            StringMatch::Presence => "*".to_owned(),
+        };
+        patterns.into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_name_of_the_mesh_stands_for_all_of_them() {
+        for own in ["prod", "old", "cluster.local"] {
+            let both = ["prod/ns/a/sa/b", "old/ns/a/sa/b"];
+            assert_eq!(expanded(&format!("{own}/ns/a/sa/b")), both);
+            assert_eq!(
+                expanded(&format!("{own}/ns/a/*")),
+                ["prod/ns/a/*", "old/ns/a/*"]
+            );
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_finds_one_name_finds_all() {
+        assert_eq!(expanded("pro*"), ["pro*", "prod/*", "old/*"]);
+        let found = ["*d/ns/a/sa/b", "prod/ns/a/sa/b", "old/ns/a/sa/b"];
+        assert_eq!(expanded("*d/ns/a/sa/b"), found);
+    }
+
+    #[test]
+    fn what_is_foreign_or_finds_all_anyway_stays_as_it_is() {
+        for pattern in [
+            "*",
+            "foreign/ns/a/sa/b",
+            "foreign/*",
+            "for*",
+            "*/ns/a/sa/b",
+            "*/sa/b",
+            "*n/ns/a/sa/b",
+        ] {
+            assert_eq!(expanded(pattern), [pattern]);
+        }
+    }
+}

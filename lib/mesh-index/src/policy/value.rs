@@ -95,3 +95,67 @@ pub(super) fn service_account(value: &str, own: &str) -> Result<ServiceAccountMa
         service_account: name.into(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_stands_at_one_end() {
+        assert_eq!(text("*"), Ok(StringMatch::Presence));
+        assert_eq!(text("a"), Ok(StringMatch::Exact("a".into())));
+        assert_eq!(text("a*"), Ok(StringMatch::Prefix("a".into())));
+        assert_eq!(text("*a"), Ok(StringMatch::Suffix("a".into())));
+        for value in ["a*b", "*a*", "**"] {
+            assert_eq!(text(value), Err(Error::Wildcard(value.into())));
+        }
+        assert_eq!(text(""), Err(Error::Empty));
+    }
+
+    #[test]
+    fn a_port_has_digits_only() {
+        assert_eq!([port("1"), port("65535")], [Ok(1), Ok(65535)]);
+        for value in ["", "0", "+80", "-1", "65536", "0x50", " 80", "http"] {
+            assert_eq!(port(value), Err(Error::Port(value.into())));
+        }
+    }
+
+    #[test]
+    fn a_block_is_in_the_form_in_which_addresses_are_compared() {
+        for (value, expected) in [
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("2001:db8::1/64", "2001:db8::/64"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::ffff:10.1.2.3/112", "10.1.0.0/16"),
+            ("::ffff:0:0/95", "::fffe:0:0/95"),
+        ] {
+            assert_eq!(ip_block(value).unwrap().to_string(), expected);
+        }
+        for value in ["", "10.0.0.0/33", "10.0.0", "a", "10.0.0.1-10.0.0.2"] {
+            assert_eq!(ip_block(value), Err(Error::IpBlock(value.into())));
+        }
+    }
+
+    #[test]
+    fn a_service_account_is_of_the_own_namespace_unless_it_says_another() {
+        let account = |namespace: &str, name: &str| ServiceAccountMatch {
+            namespace: namespace.into(),
+            service_account: name.into(),
+        };
+        assert_eq!(service_account("a", "own"), Ok(account("own", "a")));
+        assert_eq!(service_account("b/a", "own"), Ok(account("b", "a")));
+        for value in ["", "/", "a/", "/a", "a/b/c", "*", "a b"] {
+            assert_eq!(
+                service_account(value, "own"),
+                Err(Error::ServiceAccount(value.into()))
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_value_is_cut_in_the_message() {
+        let error = port(&"9".repeat(1000)).unwrap_err().to_string();
+        assert!(error.len() < 200, "{error}");
+    }
+}

@@ -212,6 +212,20 @@ fn a_wider_change_changes_the_policies_that_inherit() {
 }
 
 #[test]
+fn a_change_of_the_namespace_changes_the_policies_that_inherit() {
+    let inheriting = pay("UNSET", json!({ "80": { "mode": "PERMISSIVE" } }));
+    let elsewhere = object("bank", "pay", 1, inheriting.clone());
+    let mut peers = peers(&[object("shop", "pay", 1, inheriting), elsewhere]);
+    peers.drain();
+    let applied = peers.apply(&object("shop", "all", 2, mode("STRICT")));
+    assert_eq!(applied.affected, Affected::Namespace("shop".into()));
+    let [PolicyChange::Publish(policy)] = &peers.drain()[..] else {
+        panic!("one policy is published")
+    };
+    assert_eq!(*policy.key(), *OWN);
+}
+
+#[test]
 fn a_change_concerns_no_more_workloads_than_it_must() {
     let mut peers = peers(&[object("istio-system", "mesh", 1, mode("STRICT"))]);
     let mut affected = |object: &PeerAuthentication| peers.apply(object).affected;
@@ -377,6 +391,8 @@ fn any_object() -> impl Strategy<Value = PeerAuthentication> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
     #[test]
     fn ztunnel_accepts_plain_text_exactly_where_the_objects_say(
         objects in prop::collection::vec(any_object(), 0..7),
