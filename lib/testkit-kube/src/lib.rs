@@ -2,7 +2,47 @@
 //!
 //! [`ApiServer`](server::ApiServer) is the way in: start one, take a client or a kubeconfig from it, and
 //! talk to it as to a cluster. The parts below it are pure: [`store`] remembers, [`registry`] knows which
-//! resources exist, [`schema`], [`patch`] and [`apply`] work on JSON values, [`auth`] decides who may do what.
+//! resources exist, [`cluster`] holds the rules of writing, [`schema`], [`patch`] and [`apply`] work on JSON
+//! values, [`auth`] decides who may do what.
+//!
+//! ```no_run
+//! # use testkit_kube::server::{ApiServer, Options};
+//! # async fn example() -> Result<(), testkit_kube::server::Error> {
+//! let server = ApiServer::start(Options::default()).await?;
+//! let client = server.admin_client().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is there
+//! - The verbs with their parameters: get, list (at a version, in pages), watch (selectors, bookmarks, initial
+//!   events), create, update, the four patches, delete (preconditions, propagation, finalizers), collections.
+//! - Resource versions, uids, generations, expiry with 410, dry runs, field validation, `Status` for every
+//!   refusal, tables and metadata-only objects, discovery in both forms, OpenAPI.
+//! - The built-in resources of the table in [`registry`], with `status`, and `scale`, `log`, `token` and
+//!   `finalize` where they belong. CRDs with schemas, defaults, pruning, CEL, printer columns, selectable
+//!   fields, several versions.
+//! - Controllers for namespaces, their service account and root certificate, owners and dependents, CRDs,
+//!   aggregated roles. They run within the write that concerns them, so nothing has to be waited for; a
+//!   cluster takes its time, and code under test must not rely on this.
+//! - Authentication by certificate, token and impersonation; RBAC for everything; the reviews.
+//!
+//! # What is not
+//! A request for one of the resources and subresources here is answered with 501 and its name.
+//! - Protobuf and CBOR: answered with 406 and 415, so that clients speak JSON. Compression of answers.
+//! - `exec`, `attach`, `portforward`, `proxy`, `eviction`, `binding`, `resize`, `ephemeralcontainers`; `scale` of
+//!   custom resources; `log` unless a [`NodeAgent`](server::NodeAgent) is registered.
+//! - ResourceQuotas, LimitRanges, PersistentVolumes, ReplicationControllers, PodTemplates; the API groups
+//!   apiregistration, certificates, storage, node, flowcontrol and resource.k8s.io.
+//! - Webhooks and admission policies are stored and not called. CRDs convert with strategy `None` only, and
+//!   objects are not pruned or defaulted again when they are read in another version.
+//! - Nothing makes pods of Deployments, endpoints of Services or jobs of CronJobs, and nothing schedules. Pods
+//!   get neither a token volume nor tolerations. There is no `kubernetes` Service.
+//! - A pod is deleted at once unless a node agent is registered. Several grace periods of other kinds, and the
+//!   conditions of a namespace that is not empty yet, are not there.
+//! - Continue tokens do not outlive the history (no inconsistent continuation). Duplicate keys in JSON are not
+//!   reported. Field validation of a patch looks at the object that it makes.
+//! - Audit, priority and fairness, leader-side storage: there is one server and one memory.
 
 pub mod apply;
 pub mod auth;

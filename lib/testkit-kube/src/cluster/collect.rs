@@ -43,6 +43,18 @@ impl Cluster {
         }
     }
 
+    /// Called after each replacement: an owner may have waited for a dependent that is not its own any more.
+    pub(super) fn after_replacement(&self, old: &Value, new: &Value) {
+        let namespace = meta::text(old, "namespace");
+        for reference in references(old) {
+            if !references(new).contains(reference)
+                && let Owner::Present(storage, owner) = self.owner(reference, namespace)
+            {
+                self.release(&storage, &owner);
+            }
+        }
+    }
+
     /// Roles that consist of others follow them.
     fn aggregate(&self) {
         for role in rbac::aggregated(&self.store) {

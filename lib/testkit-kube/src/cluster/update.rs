@@ -89,6 +89,7 @@ impl Cluster {
         }
         let stored = self.store.put(storage, object);
         self.after_write(storage, &stored);
+        self.after_replacement(live, &stored);
         // A controller may have written it again.
         let latest = self.store.get(storage, call.namespace, call.name);
         present(latest.as_ref().unwrap_or(&stored))

@@ -104,6 +104,30 @@ async fn in_the_foreground_an_owner_waits_for_dependents_that_block_it() {
 }
 
 #[tokio::test]
+async fn an_owner_does_not_wait_for_what_is_not_its_own_any_more() {
+    let (_server, client) = start().await;
+    let owner = create(&client, "owner", &[]).await;
+    let mut child = create(&client, "child", &[&owner]).await;
+    child.metadata.finalizers = Some(vec!["example.org/hold".to_owned()]);
+    maps(&client)
+        .replace("child", &PostParams::default(), &child)
+        .await
+        .unwrap();
+    maps(&client)
+        .delete("owner", &policy(PropagationPolicy::Foreground))
+        .await
+        .unwrap();
+    assert!(exists(&client, "owner").await);
+    let mut child = maps(&client).get("child").await.unwrap();
+    child.metadata.owner_references = None;
+    maps(&client)
+        .replace("child", &PostParams::default(), &child)
+        .await
+        .unwrap();
+    assert!(!exists(&client, "owner").await && exists(&client, "child").await);
+}
+
+#[tokio::test]
 async fn an_object_of_an_owner_that_never_was_is_collected() {
     let (_server, client) = start().await;
     let mut stranger = mk_map("stranger");
