@@ -104,7 +104,9 @@ impl Resources {
     pub fn bodies(&self, type_url: &str) -> Vec<(Arc<str>, Bytes)> {
         let catalog = self.read();
         let bodies = catalog.bodies(type_url);
-        bodies.map(|(name, body)| (name.clone(), body.clone())).collect()
+        bodies
+            .map(|(name, body)| (name.clone(), body.clone()))
+            .collect()
     }
 
     pub(super) fn read(&self) -> impl std::ops::Deref<Target = Catalog> {

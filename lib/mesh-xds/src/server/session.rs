@@ -7,7 +7,7 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::{
     Client, Contradiction, Error, Machine, Refusal,
@@ -108,6 +108,13 @@ impl Session {
             self.shared.metrics.sent(handed.elapsed());
         }
         let next = self.run().await;
+        if let Err(status) = &next
+            && status.code() == Code::PermissionDenied
+        {
+            self.shared.metrics.refused_stream("forbidden");
+            let (client, reason) = (&*self.client.identity, status.message());
+            tracing::warn!(client, reason, "discovery stream refused");
+        }
         if !matches!(next, Ok(Some(_))) {
             self.life = Life::Over;
             self.turn = None;
