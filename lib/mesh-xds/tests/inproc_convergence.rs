@@ -22,6 +22,13 @@ use mesh_xds::{
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 
+#[cfg(test)]
+#[path = "inproc_convergence/order.rs"]
+mod order;
+#[cfg(test)]
+#[path = "inproc_convergence/selection.rs"]
+mod selection;
+
 /// A resource by type and name.
 type Key = (&'static str, Arc<str>);
 

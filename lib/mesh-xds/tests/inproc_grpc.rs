@@ -18,6 +18,9 @@ use tonic::{Extensions, Status, metadata::MetadataMap};
 #[cfg(test)]
 #[path = "support/harness.rs"]
 mod harness;
+#[cfg(test)]
+#[path = "inproc_grpc/server.rs"]
+mod server_side;
 
 use harness::{
     Client, ControlPlane, DEADLINE, addresses_only, mk_raw_stream, mk_request, mk_workload,

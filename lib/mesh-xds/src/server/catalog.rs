@@ -35,7 +35,7 @@ pub(super) struct Table {
     links: Links,
     changed: BTreeMap<u64, Arc<str>>,
     removed: BTreeMap<u64, Arc<str>>,
-    removed_at: HashMap<Arc<str>, u64>,
+    removals: HashMap<Arc<str>, Removal>,
     latest: u64,
     /// Removals up to this number have been forgotten.
     forgotten: u64,
@@ -51,18 +51,42 @@ pub(super) struct Entry {
     pub(super) aliases: Box<[Arc<str>]>,
     pub(super) groups: Box<[Group]>,
     precedence: Precedence,
-    pub(super) by_name_only: bool,
     /// The number of its latest change.
     pub(super) number: u64,
-    /// The number under which it came to be.
-    pub(super) born: u64,
-    /// The number under which it last became `by_name_only`, having been more.
-    pub(super) narrowed: u64,
+    reach: Reach,
+    /// The number since which it has this reach.
+    since: u64,
+    past: Past,
+}
+
+/// Where a policy is in force. Other resources are simply there or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// It does not exist.
+    Nowhere,
+    /// Where it is named.
+    Named,
+    /// Wherever its scope reaches.
+    Everywhere,
+}
+
+/// Reaches that a resource had before, oldest first, with the number since when. Mostly none.
+type Past = Vec<(u64, Reach)>;
+
+/// When a resource was withdrawn, and its reaches until then.
+#[derive(Debug)]
+struct Removal {
+    number: u64,
+    past: Past,
 }
 
 /// A version; prints as it is written on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Version(u64);
+
+/// Reaches that are remembered of one name. A client that has not been told of that many is taken for
+/// one that never knew the policy.
+const MAX_PAST: usize = 16;
 
 /// Removals that are remembered per type unless told otherwise. A stream that lags further behind is
 /// closed, and its client returns with the list of what it holds.
@@ -131,22 +155,17 @@ impl Table {
             }
             self.changed.remove(&known.number);
             entry.number = self.next();
-            entry.born = known.born;
-            let narrows = entry.by_name_only && !known.by_name_only;
-            entry.narrowed = if narrows {
-                entry.number
-            } else {
-                known.narrowed
-            };
             self.unlink(&name, &known, Some(&entry));
             self.link(&name, &entry, Some(&known));
+            entry.succeed(known);
         } else {
-            if let Some(number) = self.removed_at.remove(&name) {
-                self.removed.remove(&number);
-            }
             entry.number = self.next();
-            entry.born = entry.number;
+            entry.since = entry.number;
             self.link(&name, &entry, None);
+            if let Some(removal) = self.removals.remove(&name) {
+                self.removed.remove(&removal.number);
+                entry.past = with_reach(removal.past, removal.number, Reach::Nowhere);
+            }
         }
         self.changed.insert(entry.number, name.clone());
         self.entries.insert(name, entry);
@@ -161,10 +180,11 @@ impl Table {
         self.changed.remove(&entry.number);
         let number = self.next();
         self.removed.insert(number, name.clone());
-        self.removed_at.insert(name, number);
+        let past = with_reach(entry.past, entry.since, entry.reach);
+        self.removals.insert(name, Removal { number, past });
         while self.removed.len() > history {
             if let Some((number, name)) = self.removed.pop_first() {
-                self.removed_at.remove(&name);
+                self.removals.remove(&name);
                 self.forgotten = number;
             }
         }
@@ -228,6 +248,18 @@ impl Table {
         named.or_else(|| self.entries.get_key_value(self.links.resolve(name)?))
     }
 
+    /// Where a resource was in force when a change had that number.
+    pub(super) fn reach_at(&self, name: &str, number: u64) -> Reach {
+        let past = match (self.entries.get(name), self.removals.get(name)) {
+            (Some(entry), _) if number >= entry.since => return entry.reach,
+            (Some(entry), _) => &entry.past,
+            (None, Some(removal)) if number < removal.number => &removal.past,
+            (None, _) => return Reach::Nowhere,
+        };
+        let earlier = past.iter().rfind(|(since, _)| number >= *since);
+        earlier.map_or(Reach::Nowhere, |(_, reach)| *reach)
+    }
+
     /// What a group brings.
     pub(super) fn members(&self, group: &Group) -> impl Iterator<Item = &Arc<str>> {
         self.links.members(group)
@@ -259,10 +291,14 @@ impl From<Resource> for Entry {
             aliases: resource.aliases.into(),
             groups: resource.groups.into(),
             precedence: resource.precedence,
-            by_name_only: resource.by_name_only,
+            reach: if resource.by_name_only {
+                Reach::Named
+            } else {
+                Reach::Everywhere
+            },
             number: 0,
-            born: 0,
-            narrowed: 0,
+            since: 0,
+            past: Vec::new(),
         }
     }
 }
@@ -279,7 +315,22 @@ impl Entry {
             && self.aliases == other.aliases
             && self.groups == other.groups
             && self.precedence == other.precedence
-            && self.by_name_only == other.by_name_only
+            && self.reach == other.reach
+    }
+
+    /// Takes over the past of what was published under the same name.
+    fn succeed(&mut self, before: Self) {
+        if self.reach == before.reach {
+            self.since = before.since;
+            self.past = before.past;
+        } else {
+            self.since = self.number;
+            self.past = with_reach(before.past, before.since, before.reach);
+        }
+    }
+
+    pub(super) fn by_name_only(&self) -> bool {
+        self.reach == Reach::Named
     }
 }
 
@@ -302,6 +353,14 @@ impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:0DIGITS$x}", self.0)
     }
+}
+
+fn with_reach(mut past: Past, since: u64, reach: Reach) -> Past {
+    if past.len() == MAX_PAST {
+        past.remove(0);
+    }
+    past.push((since, reach));
+    past
 }
 
 /// Hexadecimal digits of a version.

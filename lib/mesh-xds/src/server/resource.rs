@@ -125,6 +125,8 @@ fn of_service(content: Bytes, service: &Service) -> Resource {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use mesh_core::address::{NamespacedHostname, NetworkAddress, NetworkCidr};
 
     use super::*;
@@ -144,7 +146,7 @@ mod tests {
             network: "net".into(),
             addresses: vec!["10.0.0.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
             node: "n1".into(),
-            services: [(service, Default::default())].into(),
+            services: [(service, BTreeMap::new())].into(),
             ..Workload::with_uid("w")
         };
         let change = Change::Workload(workload.clone());

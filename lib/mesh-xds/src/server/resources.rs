@@ -177,6 +177,6 @@ mod tests {
         assert_eq!(*published.borrow(), 1);
         assert!(!resources.is_ready());
         resources.ready();
-        assert!(resources.clone().is_ready());
+        assert!(resources.is_ready());
     }
 }

@@ -57,7 +57,7 @@ enum Life {
 
 /// What a session waits for.
 enum Event {
-    Request(Result<Option<DeltaDiscoveryRequest>, Status>),
+    Request(Result<Option<Box<DeltaDiscoveryRequest>>, Status>),
     Published,
     /// It may be time for something.
     Time,
@@ -138,7 +138,7 @@ impl Session {
                 return Ok(Some(response));
             }
             match self.wait().await {
-                Event::Request(Ok(Some(request))) => self.request(request)?,
+                Event::Request(Ok(Some(request))) => self.request(*request)?,
                 Event::Request(Ok(None)) => return Ok(None),
                 Event::Request(Err(status)) => return Err(status),
                 Event::Published => self.note_publication(),
@@ -226,7 +226,9 @@ impl Session {
         let at = self.wake_at(now, read);
         let closing = matches!(self.life, Life::Closing(_));
         tokio::select! {
-            request = self.requests.message(), if read.is_none() => Event::Request(request),
+            request = self.requests.message(), if read.is_none() => {
+                Event::Request(request.map(|request| request.map(Box::new)))
+            }
             // Neither fails: the senders live in `shared`.
             _ = self.published.changed(), if !closing => Event::Published,
             _ = self.closing.changed(), if !closing => Event::Time,
@@ -300,10 +302,8 @@ impl Session {
         if let Some(refusal) = heard.refusal {
             self.note_refusal(&refusal);
         }
-        self.unsettled_since = match self.machine.is_unsettled() {
-            true => self.unsettled_since.or_else(|| Some(Instant::now())),
-            false => None,
-        };
+        let since = self.unsettled_since.unwrap_or_else(Instant::now);
+        self.unsettled_since = self.machine.is_unsettled().then_some(since);
         self.pace.hurry();
         Ok(())
     }

@@ -99,14 +99,25 @@ pub(crate) fn mk_request(type_url: &str) -> DeltaDiscoveryRequest {
     }
 }
 
+/// A stream by hand: what is sent, and what arrives.
+pub(crate) type RawStream = (
+    mpsc::Sender<DeltaDiscoveryRequest>,
+    Streaming<DeltaDiscoveryResponse>,
+);
+
 /// A client that reads and acknowledges only when told to.
 pub(crate) async fn mk_raw_stream(
     server: &ControlPlane,
     first: impl IntoIterator<Item = DeltaDiscoveryRequest>,
-) -> (
-    mpsc::Sender<DeltaDiscoveryRequest>,
-    Streaming<DeltaDiscoveryResponse>,
-) {
+) -> RawStream {
+    try_raw_stream(server, first).await.unwrap()
+}
+
+/// The same, which may be refused.
+pub(crate) async fn try_raw_stream(
+    server: &ControlPlane,
+    first: impl IntoIterator<Item = DeltaDiscoveryRequest>,
+) -> Result<RawStream, Status> {
     let channel = Endpoint::from_shared(format!("http://{}", server.address));
     let channel = channel.unwrap().connect().await.unwrap();
     let (requests, queue) = mpsc::channel(4);
@@ -117,7 +128,7 @@ pub(crate) async fn mk_raw_stream(
     let opened = client
         .delta_aggregated_resources(ReceiverStream::new(queue))
         .await;
-    (requests, opened.unwrap().into_inner())
+    Ok((requests, opened?.into_inner()))
 }
 
 fn exposition(registry: &Registry) -> String {

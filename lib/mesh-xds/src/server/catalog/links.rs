@@ -59,16 +59,15 @@ impl Links {
             precedence,
             number: self.claims,
         };
-        match self.aliases.get_mut(alias) {
-            Some(claims) => claims.add(claim),
-            None => {
-                let claims = Claims {
-                    best: claim,
-                    others: Vec::new(),
-                };
-                self.aliases.insert(alias.clone(), claims);
-            }
+        if let Some(claims) = self.aliases.get_mut(alias) {
+            claims.add(claim);
+            return;
         }
+        let claims = Claims {
+            best: claim,
+            others: Vec::new(),
+        };
+        self.aliases.insert(alias.clone(), claims);
     }
 
     pub(super) fn disclaim(&mut self, alias: &str, name: &str) {
@@ -82,14 +81,12 @@ impl Links {
     }
 
     pub(super) fn join(&mut self, group: &Group, name: &Arc<str>) {
-        match self.groups.get_mut(group) {
-            Some(members) => {
-                members.insert(name.clone());
-            }
-            None => {
-                (self.groups).insert(group.clone(), HashSet::from([name.clone()]));
-            }
+        if let Some(members) = self.groups.get_mut(group) {
+            members.insert(name.clone());
+            return;
         }
+        let members = HashSet::from([name.clone()]);
+        self.groups.insert(group.clone(), members);
     }
 
     pub(super) fn leave(&mut self, group: &Group, name: &str) {

@@ -2,6 +2,10 @@ use super::*;
 
 const TYPE: &str = "t";
 
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "as the catalog takes it; none withdraws"
+)]
 fn resource(content: &'static str, aliases: &[&str], groups: &[Group]) -> Option<Resource> {
     Some(Resource {
         aliases: aliases.iter().map(|alias| Arc::from(*alias)).collect(),
@@ -85,8 +89,16 @@ fn members_come_and_go_with_their_resources() {
         "a".into(),
         resource("1", &[], &[of.clone(), node.clone()]),
     );
-    catalog.set(TYPE, "a".into(), resource("2", &[], &[node.clone()]));
-    catalog.set(TYPE, "b".into(), resource("1", &[], &[of.clone()]));
+    catalog.set(
+        TYPE,
+        "a".into(),
+        resource("2", &[], std::slice::from_ref(&node)),
+    );
+    catalog.set(
+        TYPE,
+        "b".into(),
+        resource("1", &[], std::slice::from_ref(&of)),
+    );
     let members = |catalog: &Catalog, group| {
         let table = catalog.table(TYPE).unwrap();
         table

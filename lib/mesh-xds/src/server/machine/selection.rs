@@ -27,8 +27,17 @@ pub(super) struct Selection {
     selected: HashMap<Arc<str>, Vec<Arc<str>>>,
     /// Resources that the client was sent and not told to forget, by their own names.
     sent: HashSet<Arc<str>>,
-    /// What names that were dropped stood for, until that has been looked at.
-    dropped: Vec<Arc<str>>,
+    /// Names that were dropped, until what follows has been looked at.
+    dropped: Vec<Dropped>,
+}
+
+/// A name that the client no longer wants.
+#[derive(Debug)]
+struct Dropped {
+    name: Arc<str>,
+    target: Arc<str>,
+    /// Whether a response was on its way that may bring it again.
+    crossed: bool,
 }
 
 /// What the next response has to look at.
@@ -40,6 +49,8 @@ struct Review {
     anew: HashSet<Arc<str>>,
     /// Names that came to stand for something else.
     names: BTreeSet<Arc<str>>,
+    /// Names that were dropped while a response was on its way.
+    crossed: BTreeSet<Arc<str>>,
 }
 
 // === impl Selection ===
@@ -55,22 +66,40 @@ impl Selection {
         }
     }
 
-    /// The names that were asked for, and the resources that were sent.
+    /// The names that were asked for, and all names that the client may hold something under.
     pub(super) fn into_parts(self) -> (HashSet<Arc<str>>, HashSet<Arc<str>>) {
-        (self.asked.into_keys().collect(), self.sent)
+        let asked: HashSet<_> = self.asked.into_keys().collect();
+        let dropped = self.dropped.into_iter().map(|dropped| dropped.name);
+        let held = self
+            .sent
+            .into_iter()
+            .chain(asked.iter().cloned())
+            .chain(dropped)
+            .collect();
+        (asked, held)
+    }
+
+    /// The client holds these resources already.
+    pub(super) fn adopt(&mut self, names: impl Iterator<Item = Arc<str>>) {
+        self.sent.extend(names);
     }
 
     pub(super) fn names(&self) -> usize {
         self.asked.len()
     }
 
-    /// The client no longer wants a name, and has dropped what it knew under it.
-    pub(super) fn drop_name(&mut self, name: &Arc<str>) {
-        if let Some(target) = self.asked.remove(name) {
-            self.deselect(name, &target);
-            self.sent.remove(name);
-            self.dropped.push(target);
-        }
+    /// The client no longer wants a name, and has dropped what it knew under it. If a response crossed
+    /// this request, the client may get it once more, and is then told that it is gone.
+    pub(super) fn drop_name(&mut self, name: Arc<str>, crossed: bool) {
+        // Even if it was not asked for: it may have come along with something else.
+        let target = self.asked.remove(&name).unwrap_or_else(|| name.clone());
+        self.deselect(&name, &target);
+        self.sent.remove(&name);
+        self.dropped.push(Dropped {
+            name,
+            target,
+            crossed,
+        });
     }
 
     /// Answers `due` names, and tells what changed of everything after `told`. Nothing if that can no
@@ -83,20 +112,21 @@ impl Selection {
     ) -> Option<()> {
         let table = answer.table;
         let mut review = Review::default();
-        match told {
-            Some(told) => {
-                for name in table.since(told)? {
-                    self.changed(name, table, &mut review);
-                }
+        if let Some(told) = told {
+            for name in table.since(told)? {
+                self.changed(name, table, &mut review);
             }
-            None => {
-                if let Some(node) = self.node.clone() {
-                    review.members(Group::Node(node), table);
-                }
+        } else {
+            review.resources.extend(self.sent.iter().cloned());
+            if let Some(node) = self.node.clone() {
+                review.members(&Group::Node(node), table);
             }
         }
-        for target in std::mem::take(&mut self.dropped) {
-            review.resource_with_members(&target, table);
+        for dropped in std::mem::take(&mut self.dropped) {
+            review.resource_with_members(&dropped.target, table);
+            if dropped.crossed {
+                review.crossed.insert(dropped.name);
+            }
         }
         for name in due {
             let target = self.find(&name, table, &mut review);
@@ -170,15 +200,20 @@ impl Selection {
                 names.extend(self.selected.get(name).into_iter().flatten().cloned());
             }
         }
-        for name in names {
-            let Some(target) = self.asked.get(&name) else {
+        let crossed = review.crossed.difference(&names);
+        for name in crossed.filter(|name| !self.sent.contains(*name)) {
+            answer.remove(name);
+            removed.insert(name);
+        }
+        for name in &names {
+            let Some(target) = self.asked.get(name) else {
                 continue;
             };
             match table.get(target) {
-                Some(entry) if *target != name => answer.put_alias(&name, entry),
+                Some(entry) if target != name => answer.put_alias(name, entry),
                 Some(_) => {}
-                None if removed.contains(&name) => {}
-                None => answer.remove(&name),
+                None if removed.contains(name) => {}
+                None => answer.remove(name),
             }
         }
     }
@@ -197,10 +232,10 @@ impl Selection {
 impl Review {
     fn resource_with_members(&mut self, name: &Arc<str>, table: &Table) {
         self.resources.insert(name.clone());
-        self.members(Group::Of(name.clone()), table);
+        self.members(&Group::Of(name.clone()), table);
     }
 
-    fn members(&mut self, group: Group, table: &Table) {
-        self.resources.extend(table.members(&group).cloned());
+    fn members(&mut self, group: &Group, table: &Table) {
+        self.resources.extend(table.members(group).cloned());
     }
 }

@@ -10,7 +10,7 @@ use mesh_proto::discovery::{Any, DeltaDiscoveryResponse, Resource as Published};
 use super::{
     super::{
         Mode,
-        catalog::{Entry, Table},
+        catalog::{Entry, Reach, Table},
     },
     selection::Selection,
 };
@@ -24,6 +24,8 @@ pub(super) struct Subscription {
     told: Option<u64>,
     /// Version by name of what the client held when it connected, until the first response.
     held: HashMap<String, String>,
+    /// Change up to which the client was told everything, until it is told what it need not keep.
+    narrowed: Option<u64>,
     /// Names that are sent even if they did not change.
     due: BTreeSet<Arc<str>>,
     /// Names of which the client is told after all addresses.
@@ -71,6 +73,7 @@ impl Subscription {
             node,
             told: None,
             held: HashMap::new(),
+            narrowed: None,
             due: BTreeSet::new(),
             postponed: BTreeSet::new(),
             owed: false,
@@ -128,6 +131,7 @@ impl Subscription {
     }
 
     fn unsubscribe(&mut self, names: Vec<String>) {
+        let crossed = self.is_waiting();
         for name in names {
             if name == WILDCARD {
                 self.narrow();
@@ -136,7 +140,7 @@ impl Subscription {
             let name: Arc<str> = name.into();
             self.due.remove(&name);
             match &mut self.scope {
-                Scope::Selected(selection) => selection.drop_name(&name),
+                Scope::Selected(selection) => selection.drop_name(name, crossed),
                 // Still of interest as one of all: the client, which may have dropped it, is told again.
                 Scope::Everything(besides) => {
                     if besides.remove(&name) {
@@ -152,28 +156,28 @@ impl Subscription {
         let Scope::Selected(selection) = &mut self.scope else {
             return;
         };
-        let (names, sent) = std::mem::replace(selection, Selection::new(None)).into_parts();
+        let (names, held) = std::mem::replace(selection, Selection::new(None)).into_parts();
         // Aliases among them are not told any more: the client learns that from their removal.
-        let known = names
-            .iter()
-            .chain(&sent)
+        let held = held
+            .into_iter()
             .map(|name| (name.to_string(), String::new()));
-        self.held.extend(known);
+        self.held.extend(held);
         let due = std::mem::take(&mut self.due);
         self.scope = Scope::Everything(names.into_iter().chain(due).collect());
         self.told = None;
     }
 
-    /// From everything to names: what they bring is told from the beginning.
+    /// From everything to names: what they bring is told from the beginning, and all else removed.
     fn narrow(&mut self) {
         let Scope::Everything(besides) = &mut self.scope else {
             return;
         };
-        self.due.extend(std::mem::take(besides));
+        self.due = std::mem::take(besides).into_iter().collect();
         self.postponed.clear();
-        self.held.clear();
-        self.scope = Scope::Selected(Selection::new(self.node.clone()));
-        self.told = None;
+        self.narrowed = self.told.take().or(self.narrowed);
+        let mut selection = Selection::new(self.node.clone());
+        selection.adopt(self.held.drain().map(|(name, _)| name.into()));
+        self.scope = Scope::Selected(selection);
     }
 
     /// What the client is to be told now; nothing if that can no longer be found out.
@@ -187,6 +191,9 @@ impl Subscription {
         let mut answer = Answer::new(type_url, table, &held);
         match &mut self.scope {
             Scope::Selected(selection) => {
+                if let Some(told) = self.narrowed.take() {
+                    selection.adopt(table.names().chain(table.since(told)?).cloned());
+                }
                 selection.tell(&mut answer, std::mem::take(&mut self.due), self.told)?;
             }
             Scope::Everything(_) => self.tell_everything(&mut answer, part)?,
@@ -205,13 +212,19 @@ impl Subscription {
             names.extend(table.names().cloned());
             names.extend(answer.held.keys().map(|name| Arc::from(name.as_str())));
         }
+        if let Some(narrowed) = self.narrowed.take() {
+            // Back again before that was told: what was removed meanwhile is not known yet.
+            names.extend(table.since(narrowed)?.cloned());
+        }
         match part {
             Part::Whole => names.extend(std::mem::take(&mut self.postponed)),
             Part::Strengthening => {
-                for name in &names {
-                    self.postponed.remove(name);
-                }
-                let weaker = names.extract_if(|name| weakens(answer, name, self.told));
+                // Of what is postponed already the client has an older state than that of `told`.
+                let postponed = &self.postponed;
+                let weaker =
+                    |name: &Arc<str>| weakens(answer, name, self.told, postponed.contains(name));
+                let weaker: HashSet<_> = names.extract_if(weaker).collect();
+                self.postponed.retain(|name| !names.contains(name));
                 self.postponed.extend(weaker);
             }
         }
@@ -269,17 +282,21 @@ impl Subscription {
 }
 
 /// Whether what is now true of a policy takes force from what the client knows of it.
-fn weakens(answer: &Answer<'_>, name: &Arc<str>, told: Option<u64>) -> bool {
-    let Some(entry) = answer.table.get(name) else {
-        return true;
-    };
-    match told {
-        Some(told) => entry.born <= told && entry.narrowed > told,
+fn weakens(answer: &Answer<'_>, name: &Arc<str>, told: Option<u64>, postponed: bool) -> bool {
+    let entry = answer.table.get(name);
+    if entry.is_some_and(|entry| !entry.by_name_only()) {
+        return false;
+    }
+    let Some(told) = told else {
         // How the client knows it is not known here: perhaps with more force.
-        None => {
-            let held = answer.held.get(&**name);
-            entry.by_name_only && held.is_some_and(|version| !entry.version.is(version))
-        }
+        let held = answer.held.get(&**name);
+        let same = |version: &String| entry.is_some_and(|entry| entry.version.is(version));
+        return held.is_some_and(|version| !same(version));
+    };
+    let known = answer.table.reach_at(name, told);
+    match entry {
+        Some(_) => postponed || known == Reach::Everywhere,
+        None => postponed || known != Reach::Nowhere,
     }
 }
 

@@ -326,3 +326,43 @@ fn policies_are_told_before_workloads() {
     let first = world.ready().unwrap().type_url;
     assert_eq!(first, AUTHORIZATION);
 }
+
+#[test]
+fn a_type_that_may_not_be_read_is_refused_with_a_remedy() {
+    let mut machine = Machine::new(&Client {
+        may_read: Readable::Only(&[AUTHORIZATION]),
+        ..Client::default()
+    });
+    let of_type = |type_url: &str| DeltaDiscoveryRequest {
+        type_url: type_url.into(),
+        ..DeltaDiscoveryRequest::default()
+    };
+    machine.request(of_type(AUTHORIZATION)).unwrap();
+    let error = machine.request(of_type(ADDRESS)).unwrap_err();
+    assert_eq!(error, Error::Forbidden(ADDRESS.into()));
+    let text = error.to_string();
+    assert!(
+        text.contains(ADDRESS) && text.contains("service account"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_answer_to_another_response_is_stale() {
+    let mut world = World::default();
+    world.request(asks(&[]));
+    let nonce = world.ready().unwrap().nonce;
+    let answer = |nonce: &str| DeltaDiscoveryRequest {
+        response_nonce: nonce.into(),
+        ..asks(&[])
+    };
+    let other = world.machine.request(answer("other")).unwrap();
+    assert!(other.stale && other.acknowledged.is_none());
+    let heard = world.machine.request(answer(&nonce)).unwrap();
+    assert_eq!(heard.acknowledged, Some(nonce.clone()));
+    assert!(!heard.stale);
+    assert!(world.machine.request(answer(&nonce)).unwrap().stale);
+}
+
+mod order;
+mod selection;
