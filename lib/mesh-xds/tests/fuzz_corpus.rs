@@ -1,6 +1,10 @@
-//! The saved corpus of the fuzz target, replayed.
+//! The saved corpora of the fuzz targets, replayed.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use mesh_proto::discovery::DeltaDiscoveryResponse;
 use mesh_xds::{client, fuzz};
@@ -39,4 +43,19 @@ fn saved_responses_are_answered() {
         "refused",
     ];
     assert_eq!(outcomes, every.into());
+}
+
+#[test]
+fn saved_requests_are_answered_or_refused() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/requests");
+    let mut answers = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let data = fs::read(entry.path()).unwrap();
+        answers.insert(entry.file_name(), fuzz::requests(&data));
+    }
+    // The corpus is worth something only while it is answered.
+    let silent = answers.into_iter().filter(|(_, answers)| *answers < 4);
+    let silent: Vec<_> = silent.map(|(name, _)| name).collect();
+    assert_eq!(silent, ["not-a-request"]);
 }
