@@ -28,10 +28,11 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    catalog: Catalog,
+pub(super) struct State {
+    pub(super) catalog: Catalog,
     ready: bool,
-    published: u64,
+    /// How often something was published into `catalog`.
+    pub(super) published: u64,
     /// When the latest publications were, oldest first.
     times: VecDeque<Instant>,
 }
@@ -96,21 +97,21 @@ impl Resources {
 
     /// How many resources of a type are published.
     pub fn len(&self, type_url: &str) -> usize {
-        self.read().len(type_url)
+        self.read().catalog.len(type_url)
     }
 
     /// The names and encoded messages of a type, for a view of what is published. The messages are
     /// shared, not copied.
     pub fn bodies(&self, type_url: &str) -> Vec<(Arc<str>, Bytes)> {
-        let catalog = self.read();
-        let bodies = catalog.bodies(type_url);
+        let state = self.read();
+        let bodies = state.catalog.bodies(type_url);
         bodies
             .map(|(name, body)| (name.clone(), body.clone()))
             .collect()
     }
 
-    pub(super) fn read(&self) -> impl std::ops::Deref<Target = Catalog> {
-        RwLockReadGuard::map(self.shared.state.read(), |state| &state.catalog)
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.shared.state.read()
     }
 
     /// Changes with each publication, to its number.

@@ -38,6 +38,8 @@ pub(super) struct Session {
     seen: u64,
     /// Whether the current push has said something.
     said: bool,
+    /// Whether an acknowledgement has made way for something that may be left to say.
+    freed: bool,
     /// Whether the client has asked for anything.
     heard: bool,
     /// Since when the machine waits for the client to ask for the other of two types.
@@ -95,6 +97,7 @@ impl Session {
             pending: None,
             seen,
             said: false,
+            freed: false,
             heard: false,
             unsettled_since: None,
             life: Life::Until(now + jittered(shared.limits.age, fastrand::f64())),
@@ -141,7 +144,10 @@ impl Session {
                 Event::Request(Ok(Some(request))) => self.request(*request)?,
                 Event::Request(Ok(None)) => return Ok(None),
                 Event::Request(Err(status)) => return Err(status),
-                Event::Published => self.note_publication(),
+                Event::Published => {
+                    let published = *self.published.borrow_and_update();
+                    self.note_publication(published);
+                }
                 Event::Time => self.settle(),
             }
         }
@@ -153,16 +159,19 @@ impl Session {
         if closing || !self.heard || self.pace.from(now) > now {
             return Ok(None);
         }
-        let backlog = self.machine.backlog(&self.shared.resources.read());
+        let backlog = self.machine.backlog(&self.shared.resources.read().catalog);
         if backlog > LARGE && self.turn.is_none() {
             self.turn = Some(self.shared.turns.take().await);
         }
         let begun = Instant::now();
-        let (response, done) = {
-            let catalog = self.shared.resources.read();
-            let response = self.machine.respond(&catalog)?;
-            (response, self.machine.backlog(&catalog) == 0)
+        let (response, done, published) = {
+            let state = self.shared.resources.read();
+            let response = self.machine.respond(&state.catalog)?;
+            let done = self.machine.backlog(&state.catalog) == 0;
+            (response, done, state.published)
         };
+        // An answer to a request may be ahead of the news that something was published.
+        self.note_publication(published);
         let Some(response) = response else {
             self.pushed(begun);
             return Ok(None);
@@ -204,8 +213,9 @@ impl Session {
     fn pushed(&mut self, now: Instant) {
         self.pace.pushed(now, self.said);
         self.said = false;
+        self.freed = false;
         // What is left waits for an acknowledgement; if nothing is left, nothing concerned the client.
-        if self.machine.backlog(&self.shared.resources.read()) == 0 {
+        if self.machine.backlog(&self.shared.resources.read().catalog) == 0 {
             self.pending = None;
         }
         if !self.machine.is_unsettled() {
@@ -242,10 +252,8 @@ impl Session {
             Life::Until(until) | Life::Closing(until) => until,
             Life::Over => now,
         };
-        let push = self
-            .pending
-            .map(|_| self.pace.from(now))
-            .filter(|at| *at > now);
+        let push = (self.pending.is_some() || self.freed).then(|| self.pace.from(now));
+        let push = push.filter(|at| *at > now);
         let settle = self.settle_at();
         [push, settle, read]
             .into_iter()
@@ -266,12 +274,11 @@ impl Session {
         }
     }
 
-    fn note_publication(&mut self) {
-        let number = *self.published.borrow_and_update();
-        if self.pending.is_none() {
+    fn note_publication(&mut self, number: u64) {
+        if number > self.seen && self.pending.is_none() {
             self.pending = self.shared.resources.time_of(self.seen + 1);
         }
-        self.seen = number;
+        self.seen = self.seen.max(number);
     }
 
     fn close(&mut self, now: Instant) {
@@ -287,14 +294,20 @@ impl Session {
             self.registration.named(node);
         }
         let type_url = request.type_url.clone();
+        let asks = !(request.resource_names_subscribe.is_empty()
+            && request.resource_names_unsubscribe.is_empty());
         let heard = self.machine.request(request)?;
         self.heard = true;
         if let Some(mode) = self.machine.mode(&type_url) {
             self.registration.asked(&type_url, mode);
         }
-        match heard.acknowledged {
-            Some(nonce) => self.registration.acknowledged(&type_url, nonce),
-            None => self.budget.spend(Instant::now()),
+        if asks || heard.acknowledged.is_none() {
+            self.budget.spend(Instant::now());
+            self.pace.hurry();
+        }
+        if let Some(nonce) = heard.acknowledged {
+            self.registration.acknowledged(&type_url, nonce);
+            self.freed = true;
         }
         if heard.stale {
             self.shared.metrics.expired(&type_url);
@@ -304,7 +317,6 @@ impl Session {
         }
         let since = self.unsettled_since.unwrap_or_else(Instant::now);
         self.unsettled_since = self.machine.is_unsettled().then_some(since);
-        self.pace.hurry();
         Ok(())
     }
 
