@@ -171,7 +171,7 @@ mod tests {
         let update = || Update {
             type_url: "t",
             name: "a".into(),
-            resource: Some(bytes::Bytes::from_static(b"1").into()),
+            resource: Some(Bytes::from_static(b"1").into()),
         };
         resources.publish([update()]);
         resources.publish([update()]);
