@@ -10,7 +10,8 @@ curl curl curl
 python3 python3 python3
 tcpdump tcpdump tcpdump
 iperf3 iperf3 iperf3
-openssl openssl openssl'
+openssl openssl openssl
+kubectl kubernetes-client kubernetes-client'
 
 install_missing() {
     local deb=() rpm=() command debian fedora log

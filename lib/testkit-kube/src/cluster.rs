@@ -82,6 +82,8 @@ pub struct Options {
     pub manager: String,
     /// What to do about fields that the schema does not know.
     pub unknown_fields: UnknownFields,
+    /// Keys that the body has twice, by their paths: treated like unknown fields.
+    pub duplicates: Vec<String>,
     /// Take fields from other managers.
     pub force: bool,
 }
@@ -153,6 +155,11 @@ impl Cluster {
     pub fn create(&self, call: &Call<'_>, mut object: Value) -> Result<Outcome, Status> {
         let mut turn = self.turn.lock();
         let warnings = admit::decode(call, &mut object, admit::Encoding::Object)?;
+        if !crate::meta::text(&object, "resourceVersion").is_empty() {
+            let message = "resourceVersion should not be set on objects to be created";
+            // As in a cluster, where nobody gave it a reason.
+            return Err(Status::new(StatusCode::INTERNAL_SERVER_ERROR, "", message));
+        }
         self.create_decoded(call, object, &mut turn)
             .map(|object| Outcome {
                 object,

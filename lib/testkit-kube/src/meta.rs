@@ -90,7 +90,17 @@ pub fn check_shape(object: &mut Value) -> Result<(), Status> {
             _ => {}
         }
     }
+    metadata.retain(|_, value| !is_empty(value));
     Ok(())
+}
+
+/// Lists and maps of nothing, which a cluster does not keep.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
 }
 
 /// Removes what `metadata` does not know, and names it.
@@ -231,24 +241,36 @@ fn validate_annotations(annotations: &Value, causes: &mut Vec<Cause>) {
 
 fn validate_owners(references: &Value, causes: &mut Vec<Cause>) {
     let references = references.as_array().map(Vec::as_slice).unwrap_or_default();
-    for (index, reference) in references.iter().enumerate() {
-        for field in ["apiVersion", "kind", "name", "uid"] {
+    for reference in references {
+        for (field, name) in [
+            ("apiVersion", "version"),
+            ("kind", "kind"),
+            ("name", "name"),
+            ("uid", "uid"),
+        ] {
             if reference[field].as_str().is_none_or(str::is_empty) {
-                causes.push(cause(
-                    &format!("metadata.ownerReferences[{index}].{field}"),
-                    Reason::Invalid,
-                    "Invalid value: \"\": must not be empty",
+                causes.push(invalid(
+                    &format!("metadata.ownerReferences.{field}"),
+                    "",
+                    &format!("{name} must not be empty"),
                 ));
             }
         }
     }
-    let controllers = references.iter().filter(|it| it["controller"] == true);
-    if controllers.count() > 1 {
-        causes.push(cause(
-            "metadata.ownerReferences",
-            Reason::Invalid,
-            "Invalid value: only one reference can have Controller set to true",
-        ));
+    let controllers: Vec<_> = references
+        .iter()
+        .filter(|it| it["controller"] == true)
+        .map(|it| {
+            let text = |field: &str| it[field].as_str().unwrap_or_default();
+            format!("{}/{}", text("kind"), text("name"))
+        })
+        .collect();
+    if let [first, second, ..] = controllers.as_slice() {
+        let message = format!(
+            "Invalid value: Only one reference can have Controller set to true. Found \"true\" in \
+             references for {first} and {second}"
+        );
+        causes.push(cause("metadata.ownerReferences", Reason::Invalid, &message));
     }
 }
 

@@ -21,6 +21,9 @@ pub enum Error {
     /// It does not parse.
     #[error("unable to parse requirement: {0:?}")]
     Malformed(String),
+    /// The resource can be selected by its name alone.
+    #[error("{0:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")]
+    NameOnly(String),
     /// The resource cannot be selected by this field.
     #[error("field label not supported: {0}")]
     UnknownField(String),
@@ -185,6 +188,9 @@ fn field_requirements(resource: &Resource, text: &str) -> Result<Vec<Field>, Err
             };
             let known = matches!(path, "metadata.name" | "metadata.namespace")
                 || resource.selectable.iter().any(|field| field == path);
+            if !known && resource.selectable.is_empty() && !resource.is_custom() {
+                return Err(Error::NameOnly(path.to_owned()));
+            }
             if !known {
                 return Err(Error::UnknownField(path.to_owned()));
             }

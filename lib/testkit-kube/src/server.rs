@@ -1,6 +1,7 @@
 //! The server's handle: start, stop, clients and the switches of tests.
 
 mod discovery;
+mod duplicate;
 mod handler;
 mod listener;
 mod logs;

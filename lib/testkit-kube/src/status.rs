@@ -11,7 +11,7 @@ use crate::schema::Cause;
 pub struct Status {
     /// The HTTP status code.
     pub code: StatusCode,
-    /// The machine-readable reason, `NotFound`.
+    /// The machine-readable reason, `NotFound`; empty where a cluster gives none.
     pub reason: &'static str,
     /// One sentence for people.
     pub message: String,
@@ -19,6 +19,8 @@ pub struct Status {
     pub details: Value,
     /// Seconds for `Retry-After`, where waiting helps.
     pub retry_after: Option<u32>,
+    /// Where a list may go on that cannot go on as it began.
+    pub continue_token: Option<String>,
 }
 
 // === impl Status ===
@@ -32,6 +34,7 @@ impl Status {
             message: message.into(),
             details: Value::Null,
             retry_after: None,
+            continue_token: None,
         }
     }
 
@@ -93,9 +96,14 @@ impl Status {
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
             "code": self.code.as_u16(),
         });
+        if !self.reason.is_empty() {
+            status["reason"] = self.reason.into();
+        }
+        if let Some(token) = &self.continue_token {
+            status["metadata"]["continue"] = token.as_str().into();
+        }
         if !self.details.is_null() {
             status["details"] = self.details.clone();
         }

@@ -55,7 +55,7 @@ fn who_shows_nothing_is_anonymous() {
 
 #[test]
 fn certificates_and_tokens_make_known() {
-    let (authority, store) = (Authority::generate().unwrap(), store());
+    let (authority, store) = (authority(), store());
     authority.agree("secret", User::new("bob"));
     let alice = certificate(&authority, &User::new("alice").member_of("devs"));
     let user = authority.authenticate(&store, &alice, &HeaderMap::new());
@@ -73,7 +73,7 @@ fn certificates_and_tokens_make_known() {
 
 #[test]
 fn bad_credentials_are_refused_and_do_not_become_anonymous() {
-    let (authority, store) = (Authority::generate().unwrap(), store());
+    let (authority, store) = (authority(), store());
     let foreign = Authority::generate().unwrap();
     let identity = foreign.ca.user_identity(&User::admin()).unwrap();
     let foreign = X509::from_pem(identity.certificate.as_bytes()).unwrap();
@@ -90,7 +90,7 @@ fn bad_credentials_are_refused_and_do_not_become_anonymous() {
 
 #[test]
 fn only_those_who_may_impersonate_do() {
-    let (authority, store) = (Authority::generate().unwrap(), store());
+    let (authority, store) = (authority(), store());
     let as_alice = headers(&[
         ("impersonate-user", "alice"),
         ("impersonate-group", "devs"),
@@ -121,7 +121,7 @@ fn only_those_who_may_impersonate_do() {
 
 #[test]
 fn a_refusal_is_worded_as_the_real_one() {
-    let (authority, store) = (Authority::generate().unwrap(), store());
+    let (authority, store) = (authority(), store());
     let user = User::new("x");
     let refusal = |verb, target| {
         let attributes = Attributes {
@@ -148,8 +148,12 @@ fn a_refusal_is_worded_as_the_real_one() {
     assert_eq!(refusal("get", Target::Path("/metrics")), path);
 }
 
+fn authority() -> Authority {
+    Authority::generate().unwrap()
+}
+
 fn review(kind: &str, spec: &Value) -> Result<Value, Status> {
-    let (authority, store) = (Authority::generate().unwrap(), store());
+    let (authority, store) = (authority(), store());
     let user = User::new("alice").member_of(group::AUTHENTICATED);
     let review = json!({ "kind": kind, "spec": spec });
     authority.review(&store, &user, "ns", review)
@@ -157,7 +161,7 @@ fn review(kind: &str, spec: &Value) -> Result<Value, Status> {
 
 #[test]
 fn a_token_is_reviewed() {
-    let (authority, store) = (Authority::generate().unwrap(), store());
+    let (authority, store) = (authority(), store());
     let review = |token: &str, audiences: &[&str]| {
         let spec = json!({ "token": token, "audiences": audiences });
         let review = json!({ "kind": "TokenReview", "spec": spec });

@@ -49,8 +49,14 @@ pub(super) fn decode(
             None => object[field] = want.clone().into(),
             Some(found) if found == want => {}
             Some(found) => {
+                let (version, kind) = match field {
+                    "kind" => (&*resource.kind.version, found),
+                    _ => (found, object["kind"].as_str().unwrap_or_default()),
+                };
                 return Err(Status::bad_request(format!(
-                    "the {field} in the data ({found}) does not match the expected one ({want})"
+                    "{kind} in version {version:?} cannot be handled as a {}: the {field} has to be \
+                     {want:?}",
+                    resource.kind.kind
                 )));
             }
         }
@@ -61,10 +67,18 @@ pub(super) fn decode(
     if resource.is_custom() {
         unknown.extend(meta::prune(object));
     }
-    if unknown.is_empty() {
+    let duplicates = &call.options.duplicates;
+    if call.applies && !unknown.is_empty() {
+        return Err(undeclared(call, object, &unknown));
+    }
+    if unknown.is_empty() && duplicates.is_empty() {
         return Ok(Vec::new());
     }
-    let mut faults = unknown.iter().map(|path| format!("unknown field {path:?}"));
+    let duplicates = duplicates
+        .iter()
+        .map(|path| format!("duplicate field {path:?}"));
+    let unknown = unknown.iter().map(|path| format!("unknown field {path:?}"));
+    let mut faults = duplicates.chain(unknown);
     match call.options.unknown_fields {
         UnknownFields::Ignore => Ok(Vec::new()),
         UnknownFields::Warn => Ok(faults.collect()),
@@ -73,6 +87,28 @@ pub(super) fn decode(
             Err(strict_error(call, encoding, &faults.join(", ")))
         }
     }
+}
+
+/// An apply never passes over a field: who would own it?
+fn undeclared(call: &Call<'_>, object: &Value, unknown: &[String]) -> Status {
+    let text = |field: &str| object[field].as_str().unwrap_or_default();
+    let fields: Vec<_> = unknown
+        .iter()
+        .map(|path| format!(".{path}: field not declared in schema"))
+        .collect();
+    let version = match text("apiVersion") {
+        core if !core.contains('/') => format!("/{core}"),
+        version => version.to_owned(),
+    };
+    let message = format!(
+        "failed to create typed patch object ({}/{}; {version}, Kind={}): {}",
+        call.namespace,
+        call.name,
+        text("kind"),
+        fields.join(", ")
+    );
+    // As in a cluster, where nobody gave it a reason.
+    Status::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
 }
 
 fn strict_error(call: &Call<'_>, encoding: Encoding, faults: &str) -> Status {
@@ -102,10 +138,16 @@ pub(super) fn place(call: &Call<'_>, object: &mut Value) -> Result<(), Status> {
             continue;
         }
         if found != want {
-            return Err(Status::bad_request(format!(
-                "the {field} of the provided object ({found}) does not match the {field} sent on the \
-                 request ({want})"
-            )));
+            return Err(Status::bad_request(match field {
+                "name" => format!(
+                    "the name of the object ({found}) does not match the name on the URL ({want})"
+                ),
+                _ => {
+                    "the namespace of the provided object does not match the namespace sent on the \
+                      request"
+                        .to_owned()
+                }
+            }));
         }
     }
     let namespace = (!call.namespace.is_empty()).then(|| call.namespace.into());
@@ -190,6 +232,11 @@ impl Cluster {
         if let Some(schema) = resource.schema() {
             causes.extend(schema.validate(object, old));
         }
+        if let Some(cause) = causes.iter().find(|it| it.reason == Reason::TypeInvalid)
+            && !resource.is_custom()
+        {
+            return Err(undecodable(resource, cause));
+        }
         if resource.storage == definition::DEFINITIONS {
             causes.extend(definition::validate(object, old));
         }
@@ -269,6 +316,22 @@ impl Cluster {
         }]);
         Err(status)
     }
+}
+
+/// A value of a wrong type in a built-in kind: a cluster cannot even read it.
+fn undecodable(resource: &Resource, cause: &Cause) -> Status {
+    let kind = &resource.kind;
+    let found = match cause.message.split('"').nth(1) {
+        Some("integer") => "number",
+        Some("boolean") => "bool",
+        Some(other) => other,
+        None => "value",
+    };
+    Status::bad_request(format!(
+        "{} in version {:?} cannot be handled as a {}: json: cannot unmarshal {found} into Go struct \
+         field {}.{}: {}",
+        kind.kind, kind.version, kind.kind, kind.kind, cause.field, cause.message
+    ))
 }
 
 fn refuse(call: &Call<'_>, object: &Value, causes: &[Cause]) -> Result<(), Status> {

@@ -42,7 +42,6 @@ pub(super) fn complete(
         ("", "namespaces") => namespace::complete(object),
         ("", "pods") => complete_pod(object),
         ("", "secrets") => return complete_secret(object, old),
-        ("", "configmaps") => return immutable(object, old, &["data", "binaryData", "immutable"]),
         ("apiextensions.k8s.io", "customresourcedefinitions") => definition::complete(object),
         _ => {}
     }
@@ -135,28 +134,12 @@ fn complete_secret(secret: &mut Value, old: Option<&Value>) -> Vec<Cause> {
     if let Some(fields) = secret.as_object_mut() {
         fill(fields, "type", json!("Opaque"));
     }
-    let mut causes = immutable(secret, old, &["data", "immutable"]);
+    let mut causes = Vec::new();
     if old.is_some_and(|old| old["type"] != secret["type"]) {
         let message = format!("Invalid value: {}: field is immutable", secret["type"]);
         causes.push(meta::cause("type", Reason::Invalid, &message));
     }
     causes
-}
-
-/// What `immutable: true` forbids.
-fn immutable(object: &Value, old: Option<&Value>, fields: &[&str]) -> Vec<Cause> {
-    let Some(old) = old.filter(|old| old["immutable"] == true) else {
-        return Vec::new();
-    };
-    let changed = fields
-        .iter()
-        .filter(|field| object[**field] != old[**field]);
-    changed
-        .map(|field| {
-            let message = "Forbidden: field is immutable when `immutable` is set";
-            meta::cause(field, Reason::Forbidden, message)
-        })
-        .collect()
 }
 
 fn fill(fields: &mut Map<String, Value>, field: &str, value: Value) {

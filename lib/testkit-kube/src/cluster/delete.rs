@@ -244,20 +244,25 @@ fn check_preconditions(
     options: &DeleteOptions,
     live: &Value,
 ) -> Result<(), Status> {
-    for (field, label, want) in [
-        ("uid", "UID", &options.uid),
+    for (field, label, want, guess) in [
+        ("uid", "UID", &options.uid, "deleted and then recreated"),
         (
             "resourceVersion",
             "ResourceVersion",
             &options.resource_version,
+            "modified",
         ),
     ] {
         let found = meta::text(live, field);
         if let Some(want) = want.as_deref().filter(|want| *want != found) {
-            let why = format!(
-                "Precondition failed: {label} in precondition: {want}, {label} in object meta: {found}"
+            let kind = &call.resource.kind.kind;
+            let message = format!(
+                "Operation cannot be fulfilled on {kind} {:?}: the {label} in the precondition ({want}) \
+                 does not match the {label} in record ({found}). The object might have been {guess}",
+                call.name
             );
-            return Err(conflict(call.resource, call.name, &why));
+            let status = conflict(call.resource, call.name, "");
+            return Err(Status { message, ..status });
         }
     }
     Ok(())

@@ -70,6 +70,7 @@ impl Cluster {
 
     fn apply(&self, call: &Call<'_>, config: &Value, turn: &mut Turn) -> Result<Outcome, Status> {
         let mut config = config.clone();
+        check_type(call.resource, &config)?;
         let warnings = admit::decode(call, &mut config, admit::Encoding::Object)?;
         admit::place(call, &mut config)?;
         let storage = &call.resource.storage;
@@ -110,6 +111,18 @@ impl Cluster {
             warnings,
         })
     }
+}
+
+/// What is applied says what it is, since nothing else does.
+fn check_type(resource: &Resource, config: &Value) -> Result<(), Status> {
+    let text = |field: &str| config[field].as_str().unwrap_or_default();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    if version == resource.api_version() && kind == resource.kind.kind {
+        return Ok(());
+    }
+    let separator = if version.contains('/') { "" } else { "/" };
+    let message = format!("invalid object type: {separator}{version}, Kind={kind}");
+    Err(Status::bad_request(message))
 }
 
 fn patched(call: &Call<'_>, kind: Patch, live: &Value, patch: &Value) -> Result<Value, Status> {

@@ -28,11 +28,20 @@ use crate::{
 /// Where a list goes on, as the client carries it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Continue {
-    /// The moment that the list shows.
+    /// The moment that the list shows; `None` is the present, whatever the first pages showed.
     #[serde(rename = "rv")]
-    version: u64,
+    version: Option<u64>,
     namespace: String,
     name: String,
+}
+
+// === impl Continue ===
+
+impl Continue {
+    fn encode(&self) -> String {
+        // A struct of strings and numbers always has a JSON form.
+        BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
+    }
 }
 
 /// One object.
@@ -109,7 +118,7 @@ pub(super) fn list(
     let range = Range {
         namespace: (!at.namespace.is_empty()).then_some(&at.namespace),
         at: match &token {
-            Some(token) => Some(token.version),
+            Some(token) => token.version,
             None => moment(shared, query, version, limit.is_some())?,
         },
         after: after.as_ref(),
@@ -117,7 +126,10 @@ pub(super) fn list(
     };
     let keep = |object: &Value| selector.matches(object);
     let page = shared.cluster.store.page(&resource.storage, range, &keep);
-    let page = page.map_err(|error| refused(&error, token.is_some()))?;
+    let page = page.map_err(|error| match &token {
+        Some(token) => expired(&error, token),
+        None => refused(&error),
+    })?;
     let metadata = list_metadata(&page, selector.is_everything());
     write_list(form, query, resource, &metadata, page.items)
 }
@@ -215,11 +227,13 @@ pub(super) fn version(resource: &Resource, query: &Query) -> Result<Option<u64>,
     let streams = query.flag("watch") && !query.text("sendInitialEvents").is_empty();
     match matching {
         "" if streams && query.flag("sendInitialEvents") => {
-            forbid("resourceVersionMatch is required when sendInitialEvents is set")
+            forbid("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
         }
         "" => Ok(version),
         "NotOlderThan" if streams => Ok(version),
-        _ if query.flag("watch") => forbid("resourceVersionMatch is forbidden for watch"),
+        _ if query.flag("watch") => forbid(
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        ),
         "NotOlderThan" | "Exact" if version.is_none() => {
             forbid("resourceVersionMatch is forbidden unless resourceVersion is provided")
         }
@@ -267,22 +281,13 @@ pub(super) fn not_older(shared: &Shared, version: u64) -> Result<(), Status> {
         asked: version,
         current,
     };
-    Err(refused(&error, false))
+    Err(refused(&error))
 }
 
 /// The answer to a list of a moment that cannot be shown.
-pub(super) fn refused(error: &Error, continued: bool) -> Status {
+pub(super) fn refused(error: &Error) -> Status {
     match error {
-        Error::Expired { .. } => {
-            let message = if continued {
-                "The provided continue parameter is too old to display a consistent list result; start a \
-                 new list without the continue parameter"
-                    .to_owned()
-            } else {
-                error.to_string()
-            };
-            Status::new(StatusCode::GONE, "Expired", message)
-        }
+        Error::Expired { .. } => Status::new(StatusCode::GONE, "Expired", error.to_string()),
         Error::Future { .. } => {
             let message = format!("Timeout: {error}");
             let status = Status::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message);
@@ -301,16 +306,37 @@ pub(super) fn refused(error: &Error, continued: bool) -> Status {
     }
 }
 
+/// The answer to a page of a moment that cannot be shown, with the offer to go on in the present.
+fn expired(error: &Error, token: &Continue) -> Status {
+    let status = refused(error);
+    if status.reason != "Expired" {
+        return status;
+    }
+    let token = Continue {
+        version: None,
+        namespace: token.namespace.clone(),
+        name: token.name.clone(),
+    };
+    Status {
+        message: "The provided continue parameter is too old to display a consistent list result. You can \
+                  start a new list without the continue parameter, or use the continue token in this \
+                  response to retrieve the remainder of the results, which is then not consistent with \
+                  the first ones."
+            .to_owned(),
+        continue_token: Some(token.encode()),
+        ..status
+    }
+}
+
 fn list_metadata(page: &Page, countable: bool) -> Value {
     let mut metadata = json!({"resourceVersion": page.resource_version.to_string()});
     if let Some(end) = &page.end {
         let token = Continue {
-            version: page.resource_version,
+            version: Some(page.resource_version),
             namespace: end.namespace.to_string(),
             name: end.name.to_string(),
         };
-        let token = serde_json::to_vec(&token).unwrap_or_default();
-        metadata["continue"] = BASE64_URL_SAFE_NO_PAD.encode(token).into();
+        metadata["continue"] = token.encode().into();
         if countable {
             metadata["remainingItemCount"] = page.remaining.into();
         }

@@ -167,7 +167,7 @@ impl Watch {
             .cluster
             .store
             .page(&self.resource.storage, range, &keep);
-        let page = page.map_err(|error| read::refused(&error, false))?;
+        let page = page.map_err(|error| read::refused(&error))?;
         self.position = page.resource_version;
         self.initial = page.items.into();
         Ok(())
@@ -264,7 +264,7 @@ impl Watch {
                 more || !piece.is_empty()
             }
             Err(error) => {
-                let status = read::refused(&error, false).to_value();
+                let status = read::refused(&error).to_value();
                 write_line(piece, &json!({"type": "ERROR", "object": status}));
                 self.ended = true;
                 true

@@ -6,7 +6,7 @@ use http::{Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::{
-    Shared,
+    Shared, duplicate,
     handler::{self, Asked},
     read,
     request::{Form, Location, Query},
@@ -32,7 +32,7 @@ pub(super) fn write(
     asked: &Asked,
 ) -> Result<Response<Body>, Status> {
     let form = Form::negotiate(&asked.headers)?;
-    let mut options = options(asked)?;
+    let mut options = options(verb, asked)?;
     let body = match verb {
         "patch" => None,
         "delete" | "deletecollection" if asked.body.is_empty() => Some(Value::Null),
@@ -190,15 +190,25 @@ fn delete_options(query: &Query, body: &Value) -> Result<DeleteOptions, Status> 
     Ok(options)
 }
 
-fn options(asked: &Asked) -> Result<Options, Status> {
+fn options(verb: &str, asked: &Asked) -> Result<Options, Status> {
     let query = &asked.query;
+    let refuse = |field: &str, found: &str, options: &str| {
+        let kind = match verb {
+            "create" => "CreateOptions",
+            "update" => "UpdateOptions",
+            "patch" => "PatchOptions",
+            _ => "DeleteOptions",
+        };
+        let message = format!("Unsupported value: {found}: supported values: {options}");
+        let cause = meta::cause(field, Reason::NotSupported, &message);
+        Status::invalid("meta.k8s.io", kind, "", &[cause])
+    };
     let dry_run = match query.text("dryRun") {
         "" => false,
         "All" => true,
         other => {
-            return Err(Status::bad_request(format!(
-                "dryRun {other:?}: must be All"
-            )));
+            let found = format!("[]string{{{other:?}}}");
+            return Err(refuse("dryRun", &found, "\"All\""));
         }
     };
     let unknown_fields = match query.text("fieldValidation") {
@@ -206,9 +216,8 @@ fn options(asked: &Asked) -> Result<Options, Status> {
         "Ignore" => UnknownFields::Ignore,
         "Strict" => UnknownFields::Strict,
         other => {
-            return Err(Status::bad_request(format!(
-                "fieldValidation {other:?}: must be Ignore, Warn or Strict"
-            )));
+            let options = "\"\", \"Ignore\", \"Strict\", \"Warn\"";
+            return Err(refuse("fieldValidation", &format!("{other:?}"), options));
         }
     };
     let manager = manager(asked);
@@ -221,8 +230,20 @@ fn options(asked: &Asked) -> Result<Options, Status> {
         dry_run,
         manager,
         unknown_fields,
+        duplicates: duplicates(verb, asked),
         force: query.flag("force"),
     })
+}
+
+/// Keys that come twice in an object that is sent as JSON.
+fn duplicates(verb: &str, asked: &Asked) -> Vec<String> {
+    let whole = matches!(verb, "create" | "update");
+    let json = !handler::media_type(&asked.headers).ends_with("yaml");
+    if whole && json && asked.query.text("fieldValidation") != "Ignore" {
+        duplicate::find(&asked.body)
+    } else {
+        Vec::new()
+    }
 }
 
 /// Who writes: as they say, or by their program's name.

@@ -3,6 +3,7 @@
 use std::{
     ops::Deref,
     panic::{AssertUnwindSafe, resume_unwind},
+    path::PathBuf,
     pin::Pin,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -28,50 +29,50 @@ use tokio::time::timeout;
 const KUBECONFIG: &str = "LATEEN_CONFORMANCE_KUBECONFIG";
 
 /// How long anything is waited for. A real server takes its time to empty a namespace.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often a condition is looked at that nobody announces.
 const INTERVAL: Duration = Duration::from_millis(25);
 
-pub const JSON: &str = "application/json";
-pub const JSON_PATCH: &str = "application/json-patch+json";
-pub const MERGE: &str = "application/merge-patch+json";
-pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
-pub const APPLY: &str = "application/apply-patch+yaml";
-pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+pub(crate) const JSON: &str = "application/json";
+pub(crate) const JSON_PATCH: &str = "application/json-patch+json";
+pub(crate) const MERGE: &str = "application/merge-patch+json";
+pub(crate) const STRATEGIC: &str = "application/strategic-merge-patch+json";
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
+pub(crate) const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 /// The administrator, in a namespace of the case's own.
-pub struct Case {
+pub(crate) struct Case {
     admin: Caller,
-    pub namespace: String,
+    pub(crate) namespace: String,
     config: Config,
     /// Paths of objects outside the namespace.
     elsewhere: Mutex<Vec<String>>,
-    pub embedded: Option<ApiServer>,
+    pub(crate) embedded: Option<ApiServer>,
 }
 
 /// Somebody who sends requests.
 #[derive(Clone)]
-pub struct Caller {
-    pub client: Client,
+pub(crate) struct Caller {
+    pub(crate) client: Client,
     headers: HeaderMap,
 }
 
 /// What came back.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
 }
 
 /// A watch, event by event.
-pub struct Watch {
+pub(crate) struct Watch {
     lines: Lines<Pin<Box<dyn AsyncBufRead + Send>>>,
 }
 
 /// Runs a case and cleans up after it, whatever comes of it.
-pub async fn case(test: impl AsyncFnOnce(&Case)) {
+pub(crate) async fn case(test: impl AsyncFnOnce(&Case)) {
     let case = Case::start().await;
     let outcome = AssertUnwindSafe(test(&case)).catch_unwind().await;
     case.clean_up().await;
@@ -81,19 +82,19 @@ pub async fn case(test: impl AsyncFnOnce(&Case)) {
 }
 
 /// A name that nobody else uses.
-pub fn unique(prefix: &str) -> String {
+pub(crate) fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("{prefix}-{:08x}-{number}", fastrand::u32(..))
 }
 
 /// A ConfigMap.
-pub fn config_map(name: &str) -> Value {
+pub(crate) fn config_map(name: &str) -> Value {
     json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name } })
 }
 
 /// A pod that nobody runs.
-pub fn pod(name: &str) -> Value {
+pub(crate) fn pod(name: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -103,7 +104,7 @@ pub fn pod(name: &str) -> Value {
 }
 
 /// A Deployment that nobody rolls out.
-pub fn deployment(name: &str) -> Value {
+pub(crate) fn deployment(name: &str) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -119,7 +120,7 @@ pub fn deployment(name: &str) -> Value {
 }
 
 /// The names of a list's items, in their order.
-pub fn names(list: &Value) -> Vec<&str> {
+pub(crate) fn names(list: &Value) -> Vec<&str> {
     let items = list["items"].as_array().unwrap();
     items
         .iter()
@@ -129,16 +130,16 @@ pub fn names(list: &Value) -> Vec<&str> {
 
 /// A string in an object.
 #[track_caller]
-pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     let found = object.pointer(pointer).and_then(Value::as_str);
     found.unwrap_or_else(|| panic!("no text at {pointer} of {object}"))
 }
 
-pub fn version(object: &Value) -> &str {
+pub(crate) fn version(object: &Value) -> &str {
     text(object, "/metadata/resourceVersion")
 }
 
-pub fn uid(object: &Value) -> &str {
+pub(crate) fn uid(object: &Value) -> &str {
     text(object, "/metadata/uid")
 }
 
@@ -146,17 +147,15 @@ pub fn uid(object: &Value) -> &str {
 
 impl Case {
     async fn start() -> Self {
-        let (embedded, kubeconfig) = match std::env::var_os(KUBECONFIG) {
-            Some(path) => {
-                let text = std::fs::read_to_string(&path);
-                let text = text.unwrap_or_else(|e| panic!("{KUBECONFIG} names {path:?}: {e}"));
-                (None, text)
-            }
-            None => {
-                let server = ApiServer::start(Options::default()).await.unwrap();
-                let text = server.kubeconfig(&User::admin()).unwrap();
-                (Some(server), text)
-            }
+        let (embedded, kubeconfig) = if let Some(path) = std::env::var_os(KUBECONFIG) {
+            let path = PathBuf::from(path);
+            let text = std::fs::read_to_string(&path);
+            let text = text.unwrap_or_else(|e| panic!("{KUBECONFIG}={}: {e}", path.display()));
+            (None, text)
+        } else {
+            let server = ApiServer::start(Options::default()).await.unwrap();
+            let text = server.kubeconfig(&User::admin()).unwrap();
+            (Some(server), text)
         };
         let kubeconfig = Kubeconfig::from_yaml(&kubeconfig).unwrap();
         let options = KubeConfigOptions::default();
@@ -187,33 +186,33 @@ impl Case {
     }
 
     /// The path of a resource in the case's namespace, of a group and version like `v1` or `apps/v1`.
-    pub fn path(&self, group_version: &str, resource: &str) -> String {
+    pub(crate) fn path(&self, group_version: &str, resource: &str) -> String {
         let namespace = &self.namespace;
         format!("{}/namespaces/{namespace}/{resource}", base(group_version))
     }
 
-    pub fn config_maps(&self) -> String {
+    pub(crate) fn config_maps(&self) -> String {
         self.path("v1", "configmaps")
     }
 
-    pub fn pods(&self) -> String {
+    pub(crate) fn pods(&self) -> String {
         self.path("v1", "pods")
     }
 
-    pub fn deployments(&self) -> String {
+    pub(crate) fn deployments(&self) -> String {
         self.path("apps/v1", "deployments")
     }
 
     /// The path of a resource outside namespaces; what is there with that name when the case ends is
     /// removed.
-    pub fn elsewhere(&self, group_version: &str, resource: &str, name: &str) -> String {
+    pub(crate) fn elsewhere(&self, group_version: &str, resource: &str, name: &str) -> String {
         let collection = format!("{}/{resource}", base(group_version));
         self.elsewhere.lock().push(format!("{collection}/{name}"));
         collection
     }
 
     /// The administrator as somebody else.
-    pub fn impersonate(&self, headers: &[(&'static str, &str)]) -> Caller {
+    pub(crate) fn impersonate(&self, headers: &[(&'static str, &str)]) -> Caller {
         let mut caller = self.admin.clone();
         for (name, value) in headers {
             let value = HeaderValue::from_str(value).unwrap();
@@ -223,12 +222,12 @@ impl Case {
     }
 
     /// A user without any role.
-    pub fn user(&self, name: &str) -> Caller {
+    pub(crate) fn user(&self, name: &str) -> Caller {
         self.impersonate(&[("impersonate-user", name)])
     }
 
     /// Whoever the token speaks of.
-    pub fn with_token(&self, token: &str) -> Caller {
+    pub(crate) fn with_token(&self, token: &str) -> Caller {
         let mut caller = self.anonymous();
         let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
         caller.headers.insert(header::AUTHORIZATION, value);
@@ -236,7 +235,7 @@ impl Case {
     }
 
     /// Somebody without credentials.
-    pub fn anonymous(&self) -> Caller {
+    pub(crate) fn anonymous(&self) -> Caller {
         let mut config = self.config.clone();
         config.auth_info = AuthInfo::default();
         Caller::new(config)
@@ -269,7 +268,7 @@ impl Caller {
     }
 
     /// The same caller, with one more header in every request.
-    pub fn sending(&self, name: HeaderName, value: &str) -> Self {
+    pub(crate) fn sending(&self, name: HeaderName, value: &str) -> Self {
         let mut caller = self.clone();
         caller
             .headers
@@ -277,41 +276,53 @@ impl Caller {
         caller
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, JSON, Vec::new()).await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send(Method::POST, path, JSON, body.to_string().into())
             .await
     }
 
-    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
         self.send(Method::PUT, path, JSON, body.to_string().into())
             .await
     }
 
-    pub async fn patch(&self, path: &str, kind: &str, body: &Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, kind: &str, body: &Value) -> Answer {
         self.send(Method::PATCH, path, kind, body.to_string().into())
             .await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send(Method::DELETE, path, JSON, Vec::new()).await
     }
 
-    pub async fn delete_with(&self, path: &str, options: &Value) -> Answer {
+    pub(crate) async fn delete_with(&self, path: &str, options: &Value) -> Answer {
         self.send(Method::DELETE, path, JSON, options.to_string().into())
             .await
     }
 
     /// Server-side apply by `manager`; `query` may hold `&force=true`.
-    pub async fn apply(&self, path: &str, manager: &str, query: &str, body: &Value) -> Answer {
+    pub(crate) async fn apply(
+        &self,
+        path: &str,
+        manager: &str,
+        query: &str,
+        body: &Value,
+    ) -> Answer {
         let path = format!("{path}?fieldManager={manager}{query}");
         self.patch(&path, APPLY, body).await
     }
 
-    pub async fn send(&self, method: Method, path: &str, kind: &str, body: Vec<u8>) -> Answer {
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &str,
+        body: Vec<u8>,
+    ) -> Answer {
         let response = self.response(method, path, kind, body).await;
         let (parts, body) = response.into_parts();
         let body = timeout(PATIENCE, body.collect())
@@ -344,7 +355,7 @@ impl Caller {
     }
 
     /// Watches a collection; the query is the caller's.
-    pub async fn watch(&self, collection: &str, query: &str) -> Watch {
+    pub(crate) async fn watch(&self, collection: &str, query: &str) -> Watch {
         let path = format!("{collection}?watch=true{query}");
         let response = self.response(Method::GET, &path, JSON, Vec::new()).await;
         let status = response.status();
@@ -359,7 +370,7 @@ impl Caller {
     }
 
     /// Reads a path until the answer is as it should be.
-    pub async fn until(
+    pub(crate) async fn until(
         &self,
         what: &str,
         path: &str,
@@ -379,7 +390,7 @@ impl Caller {
     }
 
     /// Waits until there is nothing at a path.
-    pub async fn until_gone(&self, path: &str) {
+    pub(crate) async fn until_gone(&self, path: &str) {
         self.until("the removal", path, |answer| answer.status == 404)
             .await;
     }
@@ -390,7 +401,7 @@ impl Caller {
 impl Answer {
     /// The object of a request that went well.
     #[track_caller]
-    pub fn ok(self) -> Value {
+    pub(crate) fn ok(self) -> Value {
         assert!(
             (200..300).contains(&self.status),
             "{}: {}",
@@ -402,7 +413,7 @@ impl Answer {
 
     /// The message of a request that did not.
     #[track_caller]
-    pub fn refused(&self, status: u16, reason: &str) -> &str {
+    pub(crate) fn refused(&self, status: u16, reason: &str) -> &str {
         let found = (
             self.status,
             self.body["reason"].as_str().unwrap_or_default(),
@@ -414,13 +425,13 @@ impl Answer {
         self.message()
     }
 
-    pub fn message(&self) -> &str {
+    pub(crate) fn message(&self) -> &str {
         self.body["message"].as_str().unwrap_or_default()
     }
 
     /// The fields that an invalid object is refused for, each with the API's word for it.
     #[track_caller]
-    pub fn causes(&self) -> Vec<(&str, &str)> {
+    pub(crate) fn causes(&self) -> Vec<(&str, &str)> {
         self.refused(422, "Invalid");
         let causes = self.body["details"]["causes"].as_array().unwrap();
         causes
@@ -435,7 +446,7 @@ impl Answer {
     }
 
     /// The texts of its warnings.
-    pub fn warnings(&self) -> Vec<&str> {
+    pub(crate) fn warnings(&self) -> Vec<&str> {
         let all = self.headers.get_all(header::WARNING).iter();
         all.map(|value| value.to_str().unwrap()).collect()
     }
@@ -445,7 +456,7 @@ impl Answer {
 
 impl Watch {
     /// The next event; `None` when the watch has ended.
-    pub async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         let line = futures::StreamExt::next(&mut self.lines);
         let line = timeout(PATIENCE, line).await.expect("no event");
         line.map(|line| serde_json::from_str(&line.unwrap()).unwrap())
@@ -453,7 +464,7 @@ impl Watch {
 
     /// The object of the next event, which must be of this type and, unless it is a bookmark, about
     /// this name.
-    pub async fn expect(&mut self, kind: &str, name: &str) -> Value {
+    pub(crate) async fn expect(&mut self, kind: &str, name: &str) -> Value {
         let mut event = self.next().await.expect("the watch has ended");
         let found = event["object"]["metadata"]["name"]
             .as_str()

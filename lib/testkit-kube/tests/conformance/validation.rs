@@ -179,7 +179,7 @@ async fn what_is_immutable_stays() {
         assert_eq!(answer.causes(), [("data", "FieldValueForbidden")]);
         case.post(&case.pods(), &pod("p")).await.ok();
         let path = format!("{}/p", case.pods());
-        let patch = json!({ "spec": { "nodeName": "n" } });
+        let patch = json!({ "spec": { "restartPolicy": "Never" } });
         let answer = case.patch(&path, MERGE, &patch).await;
         assert_eq!(answer.causes(), [("spec", "FieldValueForbidden")]);
         assert!(
@@ -187,21 +187,6 @@ async fn what_is_immutable_stays() {
                 .message()
                 .contains("pod updates may not change fields other than")
         );
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_pod_is_bound_to_its_node_once() {
-    case(async |case| {
-        case.post(&case.pods(), &pod("p")).await.ok();
-        let target = json!({ "apiVersion": "v1", "kind": "Node", "name": "n" });
-        let binding = json!({ "metadata": { "name": "p" }, "target": target });
-        let path = format!("{}/p/binding", case.pods());
-        assert_eq!(case.post(&path, &binding).await.status, 201);
-        let bound = case.get(&format!("{}/p", case.pods())).await.ok();
-        assert_eq!(bound["spec"]["nodeName"], "n");
-        case.post(&path, &binding).await.refused(409, "Conflict");
     })
     .await;
 }

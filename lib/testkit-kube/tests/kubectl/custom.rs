@@ -18,7 +18,6 @@ spec:
     storage: true
     subresources:
       status: {{}}
-      scale: {{specReplicasPath: .spec.size, statusReplicasPath: .status.size}}
     additionalPrinterColumns:
     - {{name: Size, type: integer, jsonPath: .spec.size}}
     - {{name: Mode, type: string, jsonPath: .spec.mode, priority: 1}}
@@ -81,10 +80,6 @@ async fn a_custom_resource_is_used_like_any_other() {
     );
     let described = kubectl.say(&format!("describe widgets.{group} w")).await;
     assert!(described.contains("Size:  4"), "{described}");
-    let said = kubectl
-        .say(&format!("scale widgets.{group}/w --replicas=7"))
-        .await;
-    assert_eq!(said, format!("widget.{group}/w scaled\n"));
     let said = kubectl.say(&format!("delete widgets.{group} w")).await;
     assert!(
         said.starts_with(&format!("widget.{group} \"w\" deleted")),

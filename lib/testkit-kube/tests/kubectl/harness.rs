@@ -25,26 +25,26 @@ const KUBECONFIG: &str = "LATEEN_CONFORMANCE_KUBECONFIG";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// kubectl, as the administrator.
-pub struct Kubectl {
-    pub embedded: Option<ApiServer>,
-    pub namespace: String,
+pub(crate) struct Kubectl {
+    pub(crate) embedded: Option<ApiServer>,
+    pub(crate) namespace: String,
     kubeconfig: PathBuf,
     home: TempDir,
     /// The minor version of kubectl.
-    pub minor: u32,
+    pub(crate) minor: u32,
 }
 
 /// What a command said.
 #[derive(Debug)]
-pub struct Said {
+pub(crate) struct Said {
     command: String,
-    pub ok: bool,
-    pub out: String,
-    pub err: String,
+    pub(crate) ok: bool,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 /// A command that goes on, line by line. It ends with the test.
-pub struct Following {
+pub(crate) struct Following {
     _child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
@@ -52,16 +52,15 @@ pub struct Following {
 // === impl Kubectl ===
 
 impl Kubectl {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let home = TempDir::new().unwrap();
-        let (embedded, kubeconfig) = match std::env::var_os(KUBECONFIG) {
-            Some(path) => (None, path.into()),
-            None => {
-                let server = ApiServer::start(Options::default()).await.unwrap();
-                let path = home.path().join("kubeconfig");
-                std::fs::write(&path, server.kubeconfig(&User::admin()).unwrap()).unwrap();
-                (Some(server), path)
-            }
+        let (embedded, kubeconfig) = if let Some(path) = std::env::var_os(KUBECONFIG) {
+            (None, path.into())
+        } else {
+            let server = ApiServer::start(Options::default()).await.unwrap();
+            let path = home.path().join("kubeconfig");
+            std::fs::write(&path, server.kubeconfig(&User::admin()).unwrap()).unwrap();
+            (Some(server), path)
         };
         let mut kubectl = Self {
             embedded,
@@ -86,21 +85,21 @@ impl Kubectl {
 
     /// The output of a command that must succeed, its words separated by spaces; a word in single quotes
     /// may hold some.
-    pub async fn say(&self, command: &str) -> String {
+    pub(crate) async fn say(&self, command: &str) -> String {
         self.try_with(command, "").await.succeeds()
     }
 
     /// As [`say`](Self::say), with something to read.
-    pub async fn say_with(&self, command: &str, input: &str) -> String {
+    pub(crate) async fn say_with(&self, command: &str, input: &str) -> String {
         self.try_with(command, input).await.succeeds()
     }
 
     /// What a command says that may fail.
-    pub async fn attempt(&self, command: &str) -> Said {
+    pub(crate) async fn attempt(&self, command: &str) -> Said {
         self.try_with(command, "").await
     }
 
-    pub async fn try_with(&self, command: &str, input: &str) -> Said {
+    pub(crate) async fn try_with(&self, command: &str, input: &str) -> Said {
         let mut process = self.command(command);
         process.stdin(Stdio::piped());
         let mut child = start(&mut process);
@@ -119,7 +118,7 @@ impl Kubectl {
     }
 
     /// A command that goes on, as watches do.
-    pub fn follow(&self, command: &str) -> Following {
+    pub(crate) fn follow(&self, command: &str) -> Following {
         let mut child = start(&mut self.command(command));
         let stdout = child.stdout.take().unwrap();
         Following {
@@ -129,13 +128,13 @@ impl Kubectl {
     }
 
     /// Makes kubectl look again at which resources there are, which it keeps for minutes.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         let cache = self.home.path().join("cache");
         std::fs::remove_dir_all(cache).unwrap();
     }
 
     /// Cleans up; a real server would keep what the test made.
-    pub async fn end(self) {
+    pub(crate) async fn end(self) {
         if self.embedded.is_none() {
             let command = format!("delete namespace {} --wait=false", self.namespace);
             self.say(&command).await;
@@ -185,14 +184,14 @@ fn words(command: &str) -> Vec<String> {
 }
 
 /// A name that nobody else uses.
-pub fn unique(prefix: &str) -> String {
+pub(crate) fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("{prefix}-{:08x}-{number}", fastrand::u32(..))
 }
 
 /// The words of each line, without the last of them: the age.
-pub fn cells(table: &str) -> Vec<Vec<&str>> {
+pub(crate) fn cells(table: &str) -> Vec<Vec<&str>> {
     let lines = table.lines().map(|line| {
         let mut words: Vec<_> = line.split_whitespace().collect();
         words.pop();
@@ -202,7 +201,7 @@ pub fn cells(table: &str) -> Vec<Vec<&str>> {
 }
 
 /// A Deployment that nobody rolls out.
-pub fn deployment(name: &str, replicas: u32, image: &str) -> String {
+pub(crate) fn deployment(name: &str, replicas: u32, image: &str) -> String {
     format!(
         "apiVersion: apps/v1
 kind: Deployment
@@ -251,7 +250,7 @@ impl Said {
 
     /// The complaint of a command that must fail.
     #[track_caller]
-    pub fn fails(self) -> String {
+    pub(crate) fn fails(self) -> String {
         assert!(!self.ok, "kubectl {} went well: {}", self.command, self.out);
         self.err
     }
@@ -260,7 +259,7 @@ impl Said {
 // === impl Following ===
 
 impl Following {
-    pub async fn line(&mut self) -> String {
+    pub(crate) async fn line(&mut self) -> String {
         let line = timeout(PATIENCE, self.lines.next_line()).await;
         let line = line.expect("no further line").unwrap();
         line.expect("the command has ended")

@@ -294,6 +294,6 @@ fn labels_of_a_role_may_be_written_by_anyone_who_may_write_it() {
     let old = role("wide", &wide);
     let mut new = old.clone();
     new["metadata"]["labels"]["a"] = "b".into();
-    let store = store(&[old.clone()]);
+    let store = store(std::slice::from_ref(&old));
     assert_eq!(write(&store, Some(&old), &new), Ok(()));
 }

@@ -136,8 +136,12 @@ fn what_is_no_token_is_not_believed() {
     }
 }
 
+fn authority() -> Authority {
+    Authority::generate().unwrap()
+}
+
 fn request(spec: &Value) -> Result<Value, Status> {
-    let authority = Authority::generate().unwrap();
+    let authority = authority();
     let request = json!({ "spec": spec });
     authority.request_token(&store(), "ns", "sa", request)
 }
