@@ -218,7 +218,7 @@ impl Index {
         let leads = |entry: Option<&ServiceEntry>| {
             let entry = entry?;
             let visibility = entry.visibility;
-            let selector = entry.selector.clone()?;
+            let selector = entry.selector.clone().filter(|s| !s.is_empty())?;
             Some((
                 selector,
                 entry.hosts.clone(),

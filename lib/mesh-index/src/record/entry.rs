@@ -36,7 +36,7 @@ pub(crate) struct ServiceEntry {
     pub(crate) ports: Box<[Port]>,
     pub(crate) resolution: Resolution,
     pub(crate) endpoints: Box<[Endpoint]>,
-    /// The workloads of the namespace that are endpoints.
+    /// The labels of the workloads of the namespace that are endpoints; without labels it is none.
     pub(crate) selector: Option<Labels>,
     pub(crate) visibility: Option<Visibility>,
     pub(crate) subject_alt_names: Box<[Arc<str>]>,
@@ -97,6 +97,10 @@ impl ServiceEntry {
         let (addresses, ranges) = addresses(spec, reader);
         let selector = spec.workload_selector.as_ref();
         let selector = selector.map(|selector| reader.label_map(Some(&selector.labels)));
+        if selector.as_ref().is_some_and(Labels::is_empty) {
+            let reason = "is empty and selects nothing: name at least one label";
+            reader.problem("spec.workloadSelector.labels", reason);
+        }
         Some(Self {
             age: Age::of(meta),
             hosts,

@@ -176,6 +176,20 @@ fn a_selector_finds_pods_and_workload_entries() {
 }
 
 #[test]
+fn a_selector_without_labels_selects_nothing() {
+    let mesh = Mesh::of([
+        pod("web", json!({})),
+        entry(
+            "api",
+            json!({"spec": {"resolution": "DNS", "workloadSelector": {"labels": {}}}}),
+        ),
+    ]);
+    assert!(mesh.workload("web").services.is_empty());
+    assert_eq!(mesh.workloads.len(), 1, "and the host stands for nobody");
+    assert_eq!(mesh.problems.len(), 1);
+}
+
+#[test]
 fn a_workload_entry_is_a_workload_with_what_it_says() {
     let mut mesh = Mesh::of([
         service("vm", json!({})),
