@@ -1,5 +1,6 @@
 //! The server through real clients over TLS.
 
+#[cfg(test)]
 mod api {
     mod collector;
     mod definitions;

@@ -64,7 +64,7 @@ async fn define(client: &Client) {
     timeout(DEADLINE, established).await.unwrap().unwrap();
 }
 
-fn mk_widget(name: &str, spec: Value) -> Value {
+fn mk_widget(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "example.org/v1", "kind": "Widget", "metadata": {"name": name}, "spec": spec})
 }
 
@@ -73,11 +73,11 @@ async fn a_crd_serves_its_resource() {
     let (_server, client) = start().await;
     assert_eq!(get(&client, WIDGETS).await.0, 404);
     define(&client).await;
-    let (code, widget) = post(&client, WIDGETS, mk_widget("a", json!({"size": 1}))).await;
+    let (code, widget) = post(&client, WIDGETS, mk_widget("a", &json!({"size": 1}))).await;
     assert_eq!((code, &widget["spec"]["color"]), (201, &json!("red")));
     assert_eq!(widget["metadata"]["generation"], 1);
 
-    let (code, status) = post(&client, WIDGETS, mk_widget("b", json!({"size": 0}))).await;
+    let (code, status) = post(&client, WIDGETS, mk_widget("b", &json!({"size": 0}))).await;
     assert_eq!(
         (code, &status["details"]["causes"][0]["field"]),
         (422, &json!("spec.size"))
@@ -85,7 +85,7 @@ async fn a_crd_serves_its_resource() {
     let (_, pruned) = post(
         &client,
         WIDGETS,
-        mk_widget("c", json!({"size": 1, "other": 2})),
+        mk_widget("c", &json!({"size": 1, "other": 2})),
     )
     .await;
     assert_eq!(pruned["spec"].get("other"), None);
@@ -107,7 +107,7 @@ async fn a_crd_serves_its_resource() {
 async fn status_is_written_apart_and_does_not_count() {
     let (_server, client) = start().await;
     define(&client).await;
-    post(&client, WIDGETS, mk_widget("a", json!({"size": 1}))).await;
+    post(&client, WIDGETS, mk_widget("a", &json!({"size": 1}))).await;
     let both = json!({"spec": {"size": 2}, "status": {"ready": true}});
     let path = format!("{WIDGETS}/a/status");
     let (_, widget) = ask(&client, Method::PATCH, &path, Some(both.clone())).await;
@@ -135,7 +135,7 @@ async fn status_is_written_apart_and_does_not_count() {
 async fn versions_show_the_same_objects() {
     let (_server, client) = start().await;
     define(&client).await;
-    post(&client, WIDGETS, mk_widget("a", json!({"size": 1}))).await;
+    post(&client, WIDGETS, mk_widget("a", &json!({"size": 1}))).await;
     let (_, list) = get(&client, "/apis/example.org/v1beta1/widgets").await;
     assert_eq!(list["apiVersion"], "example.org/v1beta1");
     assert_eq!(list["items"][0]["apiVersion"], "example.org/v1beta1");
@@ -145,13 +145,13 @@ async fn versions_show_the_same_objects() {
 async fn an_update_must_name_the_version_that_it_replaces() {
     let (_server, client) = start().await;
     define(&client).await;
-    post(&client, WIDGETS, mk_widget("a", json!({"size": 1}))).await;
+    post(&client, WIDGETS, mk_widget("a", &json!({"size": 1}))).await;
     let path = format!("{WIDGETS}/a");
     let (code, status) = ask(
         &client,
         Method::PUT,
         &path,
-        Some(mk_widget("a", json!({"size": 2}))),
+        Some(mk_widget("a", &json!({"size": 2}))),
     )
     .await;
     assert_eq!(
@@ -167,7 +167,7 @@ async fn an_update_must_name_the_version_that_it_replaces() {
 async fn a_crd_takes_its_objects_along() {
     let (_server, client) = start().await;
     define(&client).await;
-    post(&client, WIDGETS, mk_widget("a", json!({"size": 1}))).await;
+    post(&client, WIDGETS, mk_widget("a", &json!({"size": 1}))).await;
     let held = json!({"metadata": {"finalizers": ["example.org/hold"]}});
     ask(&client, Method::PATCH, &format!("{WIDGETS}/a"), Some(held)).await;
     let path = format!("{CRD}/widgets.example.org");

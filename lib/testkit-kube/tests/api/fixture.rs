@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{Method, Request};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::{Api, Client};
+use kube::{Api, Client, api::PostParams};
 use serde_json::{Value, json};
 use testkit_kube::server::{ApiServer, Options};
 
@@ -20,7 +20,7 @@ pub(super) async fn start() -> (ApiServer, Client) {
 pub(super) async fn mk_namespace(client: &Client, name: &str) {
     let namespace = mk::<Namespace>(json!({"metadata": {"name": name}}));
     Api::all(client.clone())
-        .create(&Default::default(), &namespace)
+        .create(&PostParams::default(), &namespace)
         .await
         .unwrap();
 }

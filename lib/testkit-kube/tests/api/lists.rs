@@ -187,14 +187,14 @@ async fn many_objects_are_quick() {
     let seeded = begin.elapsed();
     let (code, list) = get(&client, "/api/v1/pods").await;
     assert_eq!((code, list["items"].as_array().unwrap().len()), (200, MANY));
-    let listed = begin.elapsed() - seeded;
+    let listed = begin.elapsed();
 
     let watch = format!("/api/v1/pods?watch=1&resourceVersion={version}");
     let request = http::Request::get(watch).body(Vec::new()).unwrap();
     let events = client.request_stream(request).await.unwrap().lines();
     let watched = tokio::time::timeout(DEADLINE, events.take(MANY).count()).await;
     assert_eq!(watched.unwrap(), MANY);
-    let watched = begin.elapsed() - seeded - listed;
-    println!("seeded in {seeded:?}, listed in {listed:?}, watched in {watched:?}");
-    assert!(begin.elapsed() < DEADLINE);
+    let watched = begin.elapsed();
+    println!("seeded after {seeded:?}, listed after {listed:?}, watched after {watched:?}");
+    assert!(watched < DEADLINE);
 }

@@ -385,7 +385,10 @@ async fn services_get_addresses_and_keep_them() {
     let spec = one.spec.clone().unwrap();
     let address = spec.cluster_ip.clone().unwrap();
     assert!(address.starts_with("10.96.0."));
-    assert_eq!(spec.cluster_ips.unwrap(), [address.clone()]);
+    assert_eq!(
+        spec.cluster_ips.as_deref(),
+        Some(std::slice::from_ref(&address))
+    );
     assert_eq!(spec.ip_families.unwrap(), ["IPv4"]);
 
     let mut changed = one.clone();
