@@ -6,7 +6,16 @@
     reason = "a failed expectation of a test is a panic"
 )]
 
-use std::{error::Error as _, fs, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    error::Error as _,
+    fs,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use mesh_core::identity::Identity;
@@ -16,9 +25,10 @@ use mesh_identity::{
     ca::{self, CertificateAuthority},
     ca_client::{self, Client, Config},
     control::{self, ServerCertificate, Target, roots::RootSource},
+    facts::Facts,
     issuer::{
-        Issuer,
-        service::{Caller, Denied, Service},
+        Current, Issuer,
+        service::{Caller, Denied, Event, Job, Observe, Service},
     },
     key::PrivateKey,
     manager,
@@ -446,4 +456,82 @@ fn a_senseless_configuration_is_refused_at_once() {
         Client::try_new(config),
         Err(ca_client::Error::Header(_))
     ));
+}
+
+/// Hears what becomes of requests.
+#[derive(Default)]
+struct Ear(Mutex<Vec<&'static str>>);
+
+impl Observe for Ear {
+    fn observe(&self, event: Event<'_>) {
+        self.0.lock().push(match event {
+            Event::Received => "received",
+            Event::Signed => "signed",
+            Event::Malformed => "malformed",
+            Event::Denied(_) => "denied",
+            Event::Refused(_) => "refused",
+        });
+    }
+}
+
+#[tokio::test]
+async fn signing_elsewhere_by_an_issuer_that_is_replaced_is_heard_of() {
+    let (old, new) = (mk_issuer(), mk_issuer());
+    let current = Current::new(Arc::clone(&old));
+    let (ear, jobs) = (Arc::new(Ear::default()), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&jobs);
+    let elsewhere = move |job: Job| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        drop(std::thread::spawn(job));
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let own = old.server_certificate(&["localhost"], DAY).unwrap();
+    let tls = control::server_config(&own, Versions::Tls13).unwrap();
+    let service = Service::new(current.clone(), mk_authorizer(Arc::default()))
+        .signing_on(elsewhere, 1)
+        .with_default_ttl(DAY / 2)
+        .observed_by(Arc::clone(&ear) as Arc<dyn Observe>);
+    let server = control::grpc_server()
+        .add_service(service.into_server())
+        .serve_with_incoming(control::incoming(listener, tls));
+    drop(tokio::spawn(server));
+
+    let config = |token: &str, ttl| Config {
+        ttl,
+        ..Config::new(
+            Target::new(
+                format!("https://localhost:{}", address.port()),
+                RootSource::Inline(old.roots().into()),
+            ),
+            token::Source::Literal(token.into()),
+        )
+    };
+    let client = Client::try_new(config("good", Duration::ZERO)).unwrap();
+    let answer = ask(&client).await.unwrap();
+    assert_eq!(answer.last().unwrap(), old.roots());
+    let leaf = Facts::of(&Answer::parse(&answer).unwrap().leaf).unwrap();
+    let life = leaf.not_after.duration_since(leaf.not_before).unwrap();
+    assert_eq!(
+        life,
+        DAY / 2 + Duration::from_secs(120),
+        "the default life, backdated"
+    );
+    current.replace(Arc::clone(&new));
+    assert_eq!(ask(&client).await.unwrap().last().unwrap(), new.roots());
+    assert_eq!(jobs.load(Ordering::SeqCst), 2);
+
+    client.sign(&mk_id(), "garbage").await.unwrap_err();
+    let stranger = Client::try_new(config("bad", DAY)).unwrap();
+    ask(&stranger).await.unwrap_err();
+    let expected = ["signed", "signed", "refused", "denied"];
+    let expected: Vec<_> = expected
+        .iter()
+        .flat_map(|event| ["received", event])
+        .collect();
+    assert_eq!(*ear.0.lock(), expected);
+}
+
+fn mk_issuer() -> Arc<Issuer> {
+    Arc::new(Issuer::self_signed("cluster.local", 10 * DAY).unwrap())
 }

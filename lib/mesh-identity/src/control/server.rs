@@ -322,3 +322,6 @@ impl AsyncWrite for Accepted {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -314,3 +314,65 @@ fn an_authority_that_nobody_could_believe_is_refused_at_once() {
     assert!(matches!(mk(&pem, &key, "", ""), Err(Error::Missing(_))));
     assert!(matches!(mk("", &key, "", &roots), Err(Error::Material(_))));
 }
+
+#[test]
+fn new_roots_of_both_kinds_sign_and_are_kept_in_the_forms_that_istio_reads() {
+    for (kind, label, algorithm) in [
+        (RootKind::EcP256, "EC PRIVATE KEY", "ecdsa-with-SHA256"),
+        (
+            RootKind::Rsa(2048),
+            "RSA PRIVATE KEY",
+            "sha256WithRSAEncryption",
+        ),
+    ] {
+        let root = Root::generate(kind, "cluster.local", 10 * DAY).unwrap();
+        assert!(root.key.starts_with(&format!("-----BEGIN {label}-----")));
+        let issuer = Issuer::from_pem(Material {
+            certificate: &root.certificate,
+            key: &root.key,
+            chain: "",
+            roots: &root.certificate,
+        });
+        let id = mk_identity("a", "b");
+        let request = PrivateKey::generate().unwrap();
+        let request = request.certificate_request(&id).unwrap();
+        let answer = issuer.unwrap().sign(&request, &id, DAY).unwrap();
+        let text = openssl(&["x509", "-noout", "-text"], &answer[0]);
+        assert!(
+            text.contains(&format!("Signature Algorithm: {algorithm}")),
+            "{text}"
+        );
+    }
+    for bits in [0, 1024, 2047, 8193] {
+        let refused = Root::generate(RootKind::Rsa(bits), "cluster.local", DAY);
+        assert!(matches!(refused, Err(Error::WeakKey { .. })), "{refused:?}");
+    }
+}
+
+#[test]
+fn trust_is_a_matter_of_the_roots_and_not_of_their_number() {
+    let (one, other) = (mk_issuer(), mk_issuer());
+    let both = format!("{}{}", other.roots(), one.roots());
+    assert!(one.is_trusted_by(one.roots()).unwrap());
+    assert!(one.is_trusted_by(&both).unwrap());
+    assert!(!one.is_trusted_by(other.roots()).unwrap());
+    assert!(matches!(one.is_trusted_by(""), Err(Error::Missing(_))));
+}
+
+#[test]
+fn certificates_are_told_apart_by_their_fingerprints() {
+    let (one, other) = (mk_issuer(), mk_issuer());
+    let text = format!("leading text\n{}{}", one.roots(), other.roots());
+    let facts = Facts::of_pem(&text).unwrap();
+    let shown = openssl(&["x509", "-noout", "-fingerprint", "-sha256"], one.roots());
+    let shown = shown
+        .trim()
+        .rsplit('=')
+        .next()
+        .unwrap()
+        .replace(':', "")
+        .to_lowercase();
+    assert_eq!(facts[0].fingerprint, shown);
+    assert_ne!(facts[0].fingerprint, facts[1].fingerprint);
+    assert!(Facts::of_pem("").unwrap().is_empty());
+}
