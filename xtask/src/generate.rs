@@ -1,6 +1,11 @@
 //! Files that are written from the code and checked in, so that reading them needs no tool.
 
-use std::{collections::BTreeSet, fmt::Write as _, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use anyhow::Context as _;
 
@@ -12,12 +17,31 @@ type Generated = (PathBuf, String);
 /// The folder of the CRDs, which holds nothing else.
 const CRDS: &str = "manifests/crds";
 
+/// The rights of the control plane.
+const RIGHTS: &str = "manifests/istiod/rbac.yaml";
+
 /// Writes all generated files.
 pub fn write(workspace: &Workspace) -> anyhow::Result<()> {
     for (path, text) in files(workspace)? {
         workspace.write(path, &text)?;
     }
-    Ok(())
+    workspace.write(PathBuf::from(RIGHTS), &rights()?)
+}
+
+/// What the control plane says that it needs. The program is asked, so that this crate need not be built
+/// with all of it; a test of the program holds the file to its answer.
+fn rights() -> anyhow::Result<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["run", "--quiet", "--package", "istiod", "--", "rights"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run istiod")?;
+    anyhow::ensure!(
+        output.status.success(),
+        "istiod ended with {}",
+        output.status
+    );
+    String::from_utf8(output.stdout).context("istiod did not write text")
 }
 
 /// The generated files that are not what the code makes of them.

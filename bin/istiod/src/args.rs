@@ -50,6 +50,15 @@ pub struct Cli {
 pub enum Command {
     /// Run the control plane until SIGTERM or SIGINT.
     Discovery(Box<Flags>),
+    /// Print the RBAC objects that the control plane needs, as YAML.
+    Rights {
+        /// Namespace of the control plane.
+        #[arg(short = 'n', long, default_value = "istio-system")]
+        namespace: String,
+        /// Its revision; empty for the default one.
+        #[arg(long, default_value = "")]
+        revision: String,
+    },
     /// Print the version and the OpenSSL in use.
     Version,
 }

@@ -81,7 +81,8 @@ impl Rights {
 
     /// All objects as a stream of YAML documents.
     pub fn to_yaml(&self) -> Result<String, serde_yaml_ng::Error> {
-        let mut text = String::new();
+        let mut text =
+            String::from("# Written by `cargo xtask gen`, which runs `istiod rights`.\n");
         let mut document = |object: Result<String, serde_yaml_ng::Error>| {
             text.push_str("---\n");
             text.push_str(&object?);
@@ -137,7 +138,7 @@ fn cluster_rules() -> Vec<PolicyRule> {
         ),
         rule(
             "security.istio.io",
-            &["authorizationpolicies/status"],
+            &["authorizationpolicies/status", "peerauthentications/status"],
             &["patch"],
         ),
         rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
@@ -247,6 +248,17 @@ mod tests {
             .iter()
             .flat_map(|rule| rule.resources.iter().flatten());
         assert!(!resources.any(|resource| resource.starts_with("secrets")));
+    }
+
+    #[test]
+    fn the_checked_in_rights_are_these() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../manifests/istiod/rbac.yaml"
+        );
+        let checked_in = std::fs::read_to_string(path).unwrap();
+        let rights = Rights::of("istio-system", "").to_yaml().unwrap();
+        assert_eq!(checked_in, rights, "run `cargo xtask gen`");
     }
 
     #[test]
