@@ -28,21 +28,23 @@
 //! - Authentication by certificate, token and impersonation; RBAC for everything; the reviews.
 //!
 //! # What is not
-//! A request for one of the resources and subresources here is answered with 501 and its name.
+//! A request for a resource or subresource of this list is answered with 501 and its name, unless it says
+//! otherwise.
 //! - Protobuf and CBOR: answered with 406 and 415, so that clients speak JSON. Compression of answers.
 //! - `exec`, `attach`, `portforward`, `proxy`, `eviction`, `binding`, `resize`, `ephemeralcontainers`; `scale` of
 //!   custom resources; `log` unless a [`NodeAgent`](server::NodeAgent) is registered.
-//! - ResourceQuotas, LimitRanges, PersistentVolumes, ReplicationControllers, PodTemplates; the API groups
-//!   apiregistration, certificates, storage, node, flowcontrol and resource.k8s.io.
+//! - PersistentVolumes, ReplicationControllers, PodTemplates; the API groups apiregistration, certificates,
+//!   storage, node, flowcontrol and resource.k8s.io. ResourceQuotas and LimitRanges are answered with 404,
+//!   because kubectl asks for them in passing.
 //! - Webhooks and admission policies are stored and not called. CRDs convert with strategy `None` only, and
 //!   objects are not pruned or defaulted again when they are read in another version.
 //! - Nothing makes pods of Deployments, endpoints of Services or jobs of CronJobs, and nothing schedules. Pods
 //!   get neither a token volume nor tolerations. There is no `kubernetes` Service.
-//! - A pod is deleted at once unless a node agent is registered. Several grace periods of other kinds, and the
-//!   conditions of a namespace that is not empty yet, are not there.
-//! - Continue tokens do not outlive the history (no inconsistent continuation). Duplicate keys in JSON are not
-//!   reported. Field validation of a patch looks at the object that it makes.
-//! - Audit, priority and fairness, leader-side storage: there is one server and one memory.
+//! - A pod is deleted at once unless a node agent is registered. A namespace that cannot be emptied does not
+//!   say why in its conditions.
+//! - Duplicate keys are reported in objects, not in patches. Field validation of a patch looks at the object
+//!   that the patch makes.
+//! - Audit, priority and fairness, storage on disk: there is one server with its memory.
 
 pub mod apply;
 pub mod auth;
