@@ -28,7 +28,7 @@ use kube::{
 };
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
-use tokio::sync::watch as signal;
+use tokio::{net::TcpListener, sync::watch as signal};
 
 use crate::{
     auth::{Authority, User, tls, token::Wanted},
@@ -79,6 +79,9 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// A further listener was brought to a server that is stopped: start it first.
+    #[error("cannot serve on a further listener: the API server is stopped")]
+    Stopped,
     /// The kubeconfig that we made is not taken: a bug here.
     #[error("cannot read the kubeconfig that was made for a client")]
     Kubeconfig(#[from] KubeconfigError),
@@ -267,6 +270,19 @@ impl ApiServer {
         let (running, _) = listener::start(&self.inner.shared, self.inner.address).await?;
         *self.inner.running.lock() = Some(running);
         Ok(())
+    }
+
+    /// Serves on a further listener too, such as one that was opened in another network namespace. Clients
+    /// believe the certificate there if [`Options::hosts`] has the address. It ends with
+    /// [`stop`](Self::stop) and does not come back by itself.
+    pub fn serve_also(&self, listener: TcpListener) -> Result<(), Error> {
+        match &*self.inner.running.lock() {
+            Some(running) => {
+                running.accept(listener);
+                Ok(())
+            }
+            None => Err(Error::Stopped),
+        }
     }
 
     /// Ends all watches, as a server does from time to time; clients resume them.

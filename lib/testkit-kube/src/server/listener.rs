@@ -1,6 +1,6 @@
 //! Connections: TCP, TLS, and HTTP in both versions.
 
-use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use http::Request;
 use hyper::{
@@ -27,11 +27,12 @@ const HEADERS: Duration = Duration::from_secs(30);
 /// Requests at a time on one connection, watches included.
 const STREAMS: u32 = 1000;
 
-/// A listener at work. Dropping it ends it without waiting.
+/// Listeners at work. Dropping this ends them without waiting.
 #[derive(Debug)]
 pub(super) struct Running {
     end: CancellationToken,
     tasks: TaskTracker,
+    serve: Serve,
 }
 
 /// What a connection needs.
@@ -47,7 +48,14 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 // === impl Running ===
 
 impl Running {
-    /// Ends the listener and all connections, and waits until the port is free.
+    /// Accepts the connections of a listener, beside those it has.
+    pub(super) fn accept(&self, listener: TcpListener) {
+        let (end, tasks) = (self.end.clone(), self.tasks.clone());
+        let accepting = self.serve.clone().accept(listener, end, tasks);
+        self.tasks.spawn(accepting);
+    }
+
+    /// Ends all listeners and connections, and waits until the ports are free.
     pub(super) async fn stop(self) {
         self.end.cancel();
         self.tasks.close();
@@ -74,18 +82,29 @@ pub(super) async fn start(
     };
     let listener = TcpListener::bind(wanted).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let end = CancellationToken::new();
-    let tasks = TaskTracker::new();
-    let serve = Serve {
-        shared: shared.clone(),
-        acceptor,
-        places: Arc::new(Semaphore::new(shared.options.max_connections)),
+    let running = Running {
+        end: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+        serve: Serve {
+            shared: shared.clone(),
+            acceptor,
+            places: Arc::new(Semaphore::new(shared.options.max_connections)),
+        },
     };
-    tasks.spawn(serve.accept(listener, end.clone(), tasks.clone()));
-    Ok((Running { end, tasks }, address))
+    running.accept(listener);
+    Ok((running, address))
 }
 
 // === impl Serve ===
+
+impl fmt::Debug for Serve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places = self.places.available_permits();
+        f.debug_struct("Serve")
+            .field("places", &places)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Serve {
     async fn accept(self, listener: TcpListener, end: CancellationToken, tasks: TaskTracker) {

@@ -6,15 +6,17 @@ use bytes::Bytes;
 use futures::{StreamExt as _, future::BoxFuture, stream};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
-    Api,
+    Api, Client, Config,
     api::{DeleteParams, LogParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::json;
 use testkit_kube::{
     auth::{User, token::Wanted},
-    server::{ApiServer, LogRequest, LogStream, NodeAgent, Options},
+    server::{ApiServer, Error, LogRequest, LogStream, NodeAgent, Options},
     status::Status,
 };
+use tokio::net::TcpListener;
 
 use super::fixture::{get, mk, mk_map, start};
 
@@ -42,6 +44,33 @@ async fn data_and_clients_survive_a_stop() {
     server.start_again().await.unwrap();
     assert_eq!(server.address(), address);
     maps.get("a").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_further_listener_serves_the_same_objects_until_the_server_stops() {
+    let further = "127.0.0.2";
+    let options = Options {
+        hosts: vec![further.to_owned()],
+        ..Options::default()
+    };
+    let server = ApiServer::start(options).await.unwrap();
+    let listen = || TcpListener::bind((further, 0));
+    let listener = listen().await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    server.serve_also(listener).unwrap();
+    let config = server.authority().kubeconfig(&url, &User::admin()).unwrap();
+    let config = Kubeconfig::from_yaml(&config).unwrap();
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(config, &options);
+    let there = Api::default_namespaced(Client::try_from(config.await.unwrap()).unwrap());
+    let here = Api::<ConfigMap>::default_namespaced(server.admin_client().await.unwrap());
+    let params = PostParams::default();
+    there.create(&params, &mk_map("a")).await.unwrap();
+    here.get("a").await.unwrap();
+    server.stop().await;
+    assert!(there.get("a").await.is_err());
+    let refused = server.serve_also(listen().await.unwrap());
+    assert!(matches!(refused, Err(Error::Stopped)), "{refused:?}");
 }
 
 #[tokio::test]
