@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use mesh_redirect::Backend;
 
-use crate::{demo, mesh::Proxies, node::Program};
+use crate::{demo, mesh::Proxies, program::Program};
 
 /// A small ambient mesh on one Linux host.
 #[derive(Parser)]
@@ -26,15 +26,24 @@ enum Command {
         /// Another ztunnel for node 2, such as Istio's own.
         #[arg(long)]
         ztunnel_node2: Option<PathBuf>,
+        /// The istiod to run; without one, the control plane built into this program.
+        #[arg(long)]
+        istiod: Option<PathBuf>,
         /// What redirects the pods' traffic: nftables or iptables.
         #[arg(long, default_value = "nftables")]
         backend: Backend,
+        /// Stop before the pods leave the mesh, and say how to look around; Ctrl-C ends it.
+        #[arg(long)]
+        keep: bool,
     },
     /// Remove network namespaces that earlier runs left because they were killed.
     Clean,
     /// Run the node proxy, as each node of the lab does.
     #[command(hide = true)]
     NodeProxy,
+    /// Run the control plane, as the lab does.
+    #[command(hide = true)]
+    ControlPlane(Box<istiod::args::Flags>),
 }
 
 /// Does what the command line asks for.
@@ -48,13 +57,23 @@ pub fn run() -> ExitCode {
         Command::Demo {
             ztunnel,
             ztunnel_node2,
+            istiod,
             backend,
-        } => match proxies(ztunnel, ztunnel_node2) {
-            Ok(proxies) => return demo::run(&demo::Options { proxies, backend }),
+            keep,
+        } => match programs(ztunnel, ztunnel_node2, istiod) {
+            Ok((istiod, proxies)) => {
+                return demo::run(&demo::Options {
+                    istiod,
+                    proxies,
+                    backend,
+                    keep,
+                });
+            }
             Err(error) => Err(error),
         },
         Command::Clean => clean(),
         Command::NodeProxy => node_proxy(),
+        Command::ControlPlane(flags) => control_plane(&flags),
     };
     match outcome {
         Ok(said) => {
@@ -68,18 +87,32 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn proxies(both: Option<PathBuf>, node2: Option<PathBuf>) -> anyhow::Result<Proxies> {
+fn programs(
+    both: Option<PathBuf>,
+    node2: Option<PathBuf>,
+    istiod: Option<PathBuf>,
+) -> anyhow::Result<(Program, Proxies)> {
     let node1 = match both {
         Some(path) => Program::new(path),
-        None => Program::built_in()?,
+        None => Program::built_in_proxy()?,
     };
     let node2 = node2.map_or_else(|| node1.clone(), Program::new);
-    Ok(Proxies { node1, node2 })
+    let istiod = match istiod {
+        Some(path) => Program::istiod(path),
+        None => Program::built_in_istiod()?,
+    };
+    Ok((istiod, Proxies { node1, node2 }))
 }
 
 fn node_proxy() -> anyhow::Result<String> {
     let environment = mesh_runtime::environment::Environment::of_process();
     ztunnel::program::run(ztunnel::config::Config::from_environment(&environment)?)?;
+    Ok(String::new())
+}
+
+fn control_plane(flags: &istiod::args::Flags) -> anyhow::Result<String> {
+    let environment = mesh_runtime::environment::Environment::of_process();
+    istiod::program::run(istiod::config::Config::try_new(flags, &environment)?)?;
     Ok(String::new())
 }
 

@@ -1,226 +1,72 @@
-//! What istiod is to a cluster: discovery and certificates over TLS, on the fabric.
+//! What tells the proxies of the cluster and signs their certificates: [istiod](Cluster) in front of an
+//! API server, or the [lab itself](Played) where a test needs a state that no cluster would come to.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+mod cluster;
+mod istiod;
+mod played;
 
-use anyhow::Context as _;
-use futures::future::BoxFuture;
-use mesh_core::identity::Identity;
-use mesh_identity::{
-    control::{incoming, server_config},
-    issuer::{
-        Issuer,
-        service::{Authorizer, Caller, Denied, Service as Certificates},
-    },
-    provider::Versions,
-};
-use mesh_net::socket::{InPodSockets, SocketFactory, TcpOptions};
-use mesh_xds::{
-    Change,
-    server::{Authenticate, Client, Resources, Service as Discovery},
-};
-use parking_lot::RwLock;
-use testkit_net::Namespace;
-use tokio::runtime::Runtime;
-use tonic::{Extensions, Status, metadata::MetadataMap, transport::Server};
+use std::{net::IpAddr, sync::Arc};
+
+use mesh_core::workload::Workload;
+
+pub use self::{cluster::Cluster, istiod::Istiod, played::Played};
+
+/// The namespace of the mesh's own parts.
+pub const NAMESPACE: &str = "istio-system";
 
 /// The name the proxies know the control plane by.
 pub(crate) const NAME: &str = "istiod.istio-system.svc";
 
-/// Its port, Istio's.
+/// What to capture where the control plane is, to see the traffic of pods: all TCP but discovery,
+/// certificates and the API server's.
+pub const POD_TRAFFIC: &str = "tcp and not port 15012 and not port 6443";
+
+/// The service account of the proxies.
+pub(crate) const ZTUNNEL: &str = "ztunnel";
+
+/// The port of discovery and certificates, Istio's.
 const PORT: u16 = 15012;
 
-/// Life of the roots: longer than any demo.
-const ROOT_TTL: Duration = Duration::from_secs(24 * 3600);
+/// A control plane of either kind. It ends when dropped.
+pub trait ControlPlane {
+    /// Where proxies find it, as `https://address:port`.
+    fn url(&self) -> String;
 
-/// The control plane; it ends when dropped. What it knows and signs with outlives a stop.
-#[derive(Debug)]
-pub(crate) struct ControlPlane {
-    resources: Resources,
-    nodes: Nodes,
-    issuer: Arc<Issuer>,
-    sockets: InPodSockets,
-    address: SocketAddr,
-    /// Threads of its own: with them all its connections end at once.
-    serving: Option<Runtime>,
+    /// Takes in a node.
+    fn add_node(&self, name: &str) -> impl Future<Output = anyhow::Result<()>>;
+
+    /// Takes in the proxy of a node.
+    fn admit(&self, proxy: &ProxyPod<'_>) -> impl Future<Output = anyhow::Result<Credentials>>;
+
+    /// Takes in a pod and says what its uid is.
+    fn place(&self, pod: &Workload) -> impl Future<Output = anyhow::Result<Arc<str>>>;
+
+    /// Takes note of whether a pod is in the mesh, which its protocol says.
+    fn announce(&self, pod: &Workload) -> impl Future<Output = anyhow::Result<()>>;
+
+    /// What it has logged, for a failure's report.
+    fn log(&self) -> String;
+
+    /// Ends it in order; what did not is returned.
+    fn end(self) -> impl Future<Output = Vec<anyhow::Error>>;
 }
 
-/// Which node holds which token, and whose pods run there. The lab's service accounts.
-#[derive(Clone, Debug, Default)]
-struct Nodes(Arc<RwLock<State>>);
-
-#[derive(Debug, Default)]
-struct State {
-    node_by_token: HashMap<String, String>,
-    identities: HashMap<String, Vec<Identity>>,
+/// The pod that a proxy runs in.
+#[derive(Clone, Copy, Debug)]
+pub struct ProxyPod<'a> {
+    /// Its node.
+    pub node: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Its address.
+    pub address: IpAddr,
 }
 
-// === impl ControlPlane ===
-
-impl ControlPlane {
-    /// Starts on the fabric's address.
-    pub(crate) fn start(fabric: &Namespace, address: std::net::IpAddr) -> anyhow::Result<Self> {
-        let issuer = Issuer::self_signed("cluster.local", ROOT_TTL).context("make a root")?;
-        let sockets = InPodSockets {
-            netns: fabric.handle().clone(),
-            mark: None,
-            reuse_port: false,
-            tcp: TcpOptions::default(),
-        };
-        // The lab says what there is; there is no cluster to read first.
-        let resources = Resources::default();
-        resources.ready();
-        let mut control_plane = Self {
-            resources,
-            nodes: Nodes::default(),
-            issuer: Arc::new(issuer),
-            sockets,
-            address: SocketAddr::new(address, PORT),
-            serving: None,
-        };
-        control_plane.serve()?;
-        Ok(control_plane)
-    }
-
-    /// Serves with what it knows, under the address and the root it always had.
-    pub(crate) fn serve(&mut self) -> anyhow::Result<()> {
-        self.stop();
-        let certificate = self.issuer.server_certificate(&[NAME], ROOT_TTL)?;
-        let tls = server_config(&certificate, Versions::Tls13)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("control-plane")
-            .enable_all()
-            .build()?;
-        let listener = {
-            let _here = runtime.enter();
-            self.sockets
-                .listen_tcp(self.address)
-                .context("listen for the proxies")?
-        };
-        let discovery = Discovery::new(self.resources.clone(), self.nodes.clone()).into_server();
-        let certificates = Certificates::new(self.issuer.clone(), self.nodes.clone()).into_server();
-        let server = Server::builder()
-            .add_service(discovery)
-            .add_service(certificates)
-            .serve_with_incoming(incoming(listener, tls));
-        drop(runtime.spawn(async move {
-            if let Err(error) = server.await {
-                tracing::error!(%error, "the lab's control plane ended");
-            }
-        }));
-        self.serving = Some(runtime);
-        Ok(())
-    }
-
-    /// Ends it as a crash would: its port is closed and its connections with it.
-    pub(crate) fn stop(&mut self) {
-        if let Some(runtime) = self.serving.take() {
-            runtime.shutdown_background();
-        }
-    }
-
-    /// `https://address:port`.
-    pub(crate) fn url(&self) -> String {
-        format!("https://{}", self.address)
-    }
-
-    /// What the proxies verify us with, PEM.
-    pub(crate) fn roots(&self) -> &str {
-        self.issuer.roots()
-    }
-
-    /// Makes a token for a node's proxy.
-    pub(crate) fn admit_node(&self, node: &str) -> String {
-        let token = format!("lab-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-        self.nodes
-            .0
-            .write()
-            .node_by_token
-            .insert(token.clone(), node.to_owned());
-        token
-    }
-
-    /// Notes that a pod with this identity runs on a node, whose proxy may have its certificate.
-    pub(crate) fn place(&self, node: &str, identity: Identity) {
-        self.nodes
-            .0
-            .write()
-            .identities
-            .entry(node.to_owned())
-            .or_default()
-            .push(identity);
-    }
-
-    /// Notes that no pod with this identity runs on a node any more.
-    pub(crate) fn displace(&self, node: &str, identity: &Identity) {
-        let mut state = self.nodes.0.write();
-        if let Some(here) = state.identities.get_mut(node) {
-            here.retain(|other| other != identity);
-        }
-    }
-
-    /// Publishes changes to the proxies.
-    pub(crate) fn publish(&self, changes: impl IntoIterator<Item = Change>) {
-        self.resources.apply(changes);
-    }
-}
-
-impl Drop for ControlPlane {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-// === impl Nodes ===
-
-impl Nodes {
-    fn node_of(&self, metadata: &MetadataMap) -> Option<String> {
-        let header = metadata.get("authorization")?.to_str().ok()?;
-        self.0
-            .read()
-            .node_by_token
-            .get(header.strip_prefix("Bearer ")?)
-            .cloned()
-    }
-
-    fn decide(&self, caller: Caller<'_>) -> Result<Identity, Denied> {
-        let stranger = || Denied::Unauthenticated("no node has this token".to_owned());
-        let node = self.node_of(caller.metadata).ok_or_else(stranger)?;
-        let itself = || Denied::Forbidden(format!("{node} asks for itself, which has no identity"));
-        let wanted = caller.impersonated.ok_or_else(itself)?;
-        let state = self.0.read();
-        let local = state
-            .identities
-            .get(&node)
-            .is_some_and(|here| here.contains(wanted));
-        if local {
-            Ok(wanted.clone())
-        } else {
-            Err(Denied::Forbidden(format!(
-                "no pod of {wanted} runs on {node}"
-            )))
-        }
-    }
-}
-
-impl Authenticate for Nodes {
-    fn authenticate<'a>(
-        &'a self,
-        metadata: &'a MetadataMap,
-        _extensions: &'a Extensions,
-    ) -> BoxFuture<'a, Result<Client, Status>> {
-        let client = self.node_of(metadata).map(|node| Client {
-            identity: format!("the proxy of {node}").into(),
-            node: Some(node.into()),
-            ..Client::default()
-        });
-        Box::pin(async move { client.ok_or_else(|| Status::unauthenticated("unknown token")) })
-    }
-}
-
-impl Authorizer for Nodes {
-    fn authorize<'a>(&'a self, caller: Caller<'a>) -> BoxFuture<'a, Result<Identity, Denied>> {
-        let decision = self.decide(caller);
-        Box::pin(async move { decision })
-    }
+/// What a proxy is given to be believed, and to believe.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// Its service account's token.
+    pub token: String,
+    /// The certificates of the authorities, PEM.
+    pub roots: String,
 }

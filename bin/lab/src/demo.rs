@@ -6,7 +6,8 @@ use mesh_redirect::Backend;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    mesh::{Mesh, Proxies},
+    mesh::{Mesh, NODES, Proxies},
+    program::Program,
     report::Report,
 };
 
@@ -16,10 +17,14 @@ mod traffic;
 /// How the demo is run.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The program to run as control plane.
+    pub istiod: Program,
     /// The programs to run as proxies.
     pub proxies: Proxies,
     /// What redirects the pods' traffic.
     pub backend: Backend,
+    /// Whether to stay when all but the end was shown.
+    pub keep: bool,
 }
 
 /// How the demo ended before its time.
@@ -80,12 +85,16 @@ async fn until_interrupted(demo: impl Future<Output = anyhow::Result<()>>) -> Re
 
 #[expect(clippy::print_stderr, reason = "the demo is for reading")]
 async fn show(options: &Options, report: &mut Report) -> anyhow::Result<()> {
-    let mut mesh = Mesh::start(&options.proxies, options.backend).await?;
-    match steps::all(&mut mesh, report, options.backend).await {
+    let mut mesh = Mesh::start(&options.istiod, &options.proxies, options.backend).await?;
+    match steps::all(&mut mesh, report, options).await {
         Ok(()) => steps::end(mesh, report).await,
         Err(error) => {
-            // The proxies' logs say most about a failure, and they end with the mesh.
-            for node in ["node1", "node2"] {
+            // The logs say most about a failure, and they end with the mesh.
+            eprintln!(
+                "\nthe log of istiod:\n{}",
+                mesh.control_plane().istiod().log()
+            );
+            for node in NODES {
                 eprintln!("\nthe log of {node}:\n{}", mesh.proxy(node)?.log());
             }
             Err(error)

@@ -10,22 +10,22 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use mesh_core::{
-    address::NamespacedHostname,
     identity::Identity,
-    policy::Authorization,
-    service::Service,
     workload::{PodInfo, TunnelProtocol, Workload},
 };
 use mesh_redirect::Backend;
-use mesh_xds::Change;
 use tempfile::TempDir;
 use testkit_net::{Namespace, Process, Topology, eventually};
 
 use crate::{
     agent::NodeAgent,
-    control_plane::ControlPlane,
-    node::{NodeProxy, PATIENCE, Program, Start},
+    control_plane::{Cluster, ControlPlane, ProxyPod},
+    node::{NodeProxy, PATIENCE, Start},
+    program::Program,
 };
+
+pub mod dump;
+mod played;
 
 /// The namespace of all pods of the lab.
 pub const NAMESPACE: &str = "demo";
@@ -45,14 +45,21 @@ pub struct Proxies {
 /// A running lab. [`Mesh::stop`] takes it down and says what it could not remove; dropping it does the
 /// same in silence.
 #[derive(Debug)]
-pub struct Mesh {
+pub struct Mesh<C> {
     // Processes go before the namespaces they run in: fields are dropped in this order.
     applications: Vec<Process>,
     nodes: BTreeMap<String, Node>,
-    control_plane: ControlPlane,
+    control_plane: C,
     pods: BTreeMap<String, Pod>,
     topology: Topology,
     dir: TempDir,
+}
+
+/// What a mesh is built on.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) topology: Topology,
+    pub(crate) dir: TempDir,
 }
 
 #[derive(Debug)]
@@ -71,54 +78,81 @@ struct Pod {
     enrolled: bool,
 }
 
+// === impl Site ===
+
+impl Site {
+    fn new() -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("lateen-lab-").tempdir()?;
+        let topology = Topology::new()?;
+        Ok(Self { topology, dir })
+    }
+}
+
 // === impl Mesh ===
 
-impl Mesh {
-    /// Builds two nodes, each with a proxy that knows all there is to know.
-    pub async fn start(proxies: &Proxies, backend: Backend) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("lateen-lab-").tempdir()?;
-        let mut topology = Topology::new()?;
-        let address = topology.fabric_address(false);
-        let control_plane = ControlPlane::start(topology.fabric(), address)?;
-        let mut nodes = BTreeMap::new();
-        for (name, program) in NODES.into_iter().zip([&proxies.node1, &proxies.node2]) {
-            topology.add_node(name)?;
-            let dir = dir.path().join(name);
-            std::fs::create_dir(&dir)?;
-            let agent = NodeAgent::start(&agent_socket(&dir), backend)?;
-            let proxy = start_proxy(&mut topology, &control_plane, name, program, &dir)?;
-            let node = Node {
-                proxy,
-                agent,
-                program: program.clone(),
-                dir,
-            };
-            nodes.insert(name.to_owned(), node);
-        }
+impl Mesh<Cluster> {
+    /// Builds a cluster of two nodes, each with a proxy that knows all there is to know, under this istiod.
+    pub async fn start(
+        istiod: &Program,
+        proxies: &Proxies,
+        backend: Backend,
+    ) -> anyhow::Result<Self> {
+        let site = Site::new()?;
+        let cluster = Cluster::start(&site, istiod).await?;
+        Self::build(site, cluster, proxies, backend).await
+    }
+}
+
+impl<C: ControlPlane> Mesh<C> {
+    async fn build(
+        site: Site,
+        control_plane: C,
+        proxies: &Proxies,
+        backend: Backend,
+    ) -> anyhow::Result<Self> {
+        let Site { topology, dir } = site;
         let mut mesh = Self {
             applications: Vec::new(),
-            nodes,
+            nodes: BTreeMap::new(),
             control_plane,
             pods: BTreeMap::new(),
             topology,
             dir,
         };
+        for (name, program) in NODES.into_iter().zip([&proxies.node1, &proxies.node2]) {
+            mesh.add_node(name, program, backend).await?;
+        }
         for name in NODES {
             mesh.proxy_ready(name).await?;
         }
         Ok(mesh)
     }
 
-    /// Adds a pod outside of the mesh; its service account has its name.
-    pub fn add_pod(
+    async fn add_node(
         &mut self,
-        node: &str,
         name: &str,
-        service: Option<&Service>,
+        program: &Program,
+        backend: Backend,
     ) -> anyhow::Result<()> {
+        self.topology.add_node(name)?;
+        self.control_plane.add_node(name).await?;
+        let dir = self.dir.path().join(name);
+        std::fs::create_dir(&dir)?;
+        let agent = NodeAgent::start(&agent_socket(&dir), backend)?;
+        let node = Node {
+            proxy: self.start_proxy(name, program, &dir).await?,
+            agent,
+            program: program.clone(),
+            dir,
+        };
+        self.nodes.insert(name.to_owned(), node);
+        Ok(())
+    }
+
+    /// Adds a pod outside of the mesh; its service account has its name.
+    pub async fn add_pod(&mut self, node: &str, name: &str) -> anyhow::Result<()> {
         let pod = self.topology.add_pod(node, name)?;
         let uid: Arc<str> = format!("Kubernetes//Pod/{NAMESPACE}/{name}").into();
-        let ports = |service: &Service| (service.key(), service.ports.clone());
         let workload = Workload {
             name: name.into(),
             namespace: NAMESPACE.into(),
@@ -128,16 +162,11 @@ impl Mesh {
             canonical_name: name.into(),
             canonical_revision: "latest".into(),
             workload_name: name.into(),
-            services: service.map(ports).into_iter().collect(),
             ..Workload::with_uid(uid)
         };
-        self.control_plane.place(node, workload.identity()?);
-        self.control_plane
-            .publish([Change::Workload(workload.clone())]);
         let pod = Pod {
             node: node.to_owned(),
-            // Kubernetes names pods to the agent by a UUID.
-            uid: uuid().into(),
+            uid: self.control_plane.place(&workload).await?,
             workload,
             enrolled: false,
         };
@@ -171,82 +200,15 @@ impl Mesh {
         Ok(())
     }
 
-    /// Describes a pod anew; the change is published and not waited for, see [`Mesh::known`].
-    pub fn describe(
-        &mut self,
-        name: &str,
-        change: impl FnOnce(&mut Workload),
-    ) -> anyhow::Result<()> {
-        let pod = self.pods.get_mut(name).context("no such pod")?;
-        change(&mut pod.workload);
-        self.control_plane
-            .publish([Change::Workload(pod.workload.clone())]);
-        Ok(())
-    }
-
-    /// Publishes what is no pod of the lab; it is not waited for, see [`Mesh::known`].
-    pub fn publish(&self, changes: impl IntoIterator<Item = Change>) {
-        self.control_plane.publish(changes);
-    }
-
-    /// From now on the certificate authority refuses a pod's identity to its node.
-    pub fn refuse_certificates(&self, pod: &str) -> anyhow::Result<()> {
-        let pod = self.pods.get(pod).context("no such pod")?;
-        self.control_plane
-            .displace(&pod.node, &pod.workload.identity()?);
-        Ok(())
-    }
-
-    /// Ends the control plane as a crash would.
-    pub fn stop_control_plane(&mut self) {
-        self.control_plane.stop();
-    }
-
-    /// Starts the control plane again, with what it knew and what was published since.
-    pub fn start_control_plane(&mut self) -> anyhow::Result<()> {
-        self.control_plane.serve()
-    }
-
     /// Starts another proxy on a node, in a pod of its own, and waits until it is ready. The one before is
     /// returned as it is, running or not.
     pub async fn renew_proxy(&mut self, node: &str) -> anyhow::Result<NodeProxy> {
-        let Node {
-            program,
-            dir,
-            proxy,
-            ..
-        } = self.nodes.get_mut(node).context("no such node")?;
-        let new = start_proxy(&mut self.topology, &self.control_plane, node, program, dir)?;
-        let old = std::mem::replace(proxy, new);
+        let Node { program, dir, .. } = self.nodes.get(node).context("no such node")?;
+        let (program, dir) = (program.clone(), dir.clone());
+        let new = self.start_proxy(node, &program, &dir).await?;
+        let old = std::mem::replace(self.proxy_mut(node)?, new);
         self.proxy_ready(node).await?;
         Ok(old)
-    }
-
-    /// Publishes a service, and waits until both proxies have it.
-    pub async fn add_service(&self, service: Service) -> anyhow::Result<()> {
-        let key = service.key();
-        self.control_plane.publish([Change::Service(service)]);
-        self.known(&format!("service {key}"), |dump| has_service(dump, &key))
-            .await
-    }
-
-    /// Publishes a policy, and waits until both proxies have it.
-    pub async fn add_policy(&self, policy: Authorization) -> anyhow::Result<()> {
-        let (key, name) = (policy.key(), policy.name.clone());
-        self.control_plane.publish([Change::Policy(policy)]);
-        self.known(&format!("policy {key}"), |dump| has_policy(dump, &name))
-            .await
-    }
-
-    /// Withdraws a policy, and waits until both proxies have forgotten it.
-    pub async fn remove_policy(&self, key: &str) -> anyhow::Result<()> {
-        let (_namespace, name) = key.split_once('/').context("a policy's key has a slash")?;
-        self.control_plane
-            .publish([Change::RemovePolicy(key.into())]);
-        self.known(&format!("end of policy {key}"), |dump| {
-            !has_policy(dump, name)
-        })
-        .await
     }
 
     /// Starts an application in a pod; it runs until the lab ends.
@@ -309,6 +271,16 @@ impl Mesh {
         Ok(&mut self.nodes.get_mut(node).context("no such node")?.proxy)
     }
 
+    /// The control plane.
+    pub fn control_plane(&self) -> &C {
+        &self.control_plane
+    }
+
+    /// The control plane, to change it.
+    pub fn control_plane_mut(&mut self) -> &mut C {
+        &mut self.control_plane
+    }
+
     /// A folder for files of the applications; it goes with the lab.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -337,10 +309,39 @@ impl Mesh {
         }
         drop(self.applications);
         drop(self.nodes);
-        drop(self.control_plane);
+        failures.extend(self.control_plane.end().await);
         failures.extend(self.topology.remove().into_iter().map(anyhow::Error::from));
         failures.extend(self.dir.close().err().map(anyhow::Error::from));
         failures
+    }
+
+    /// Starts a proxy in a new pod of its node.
+    async fn start_proxy(
+        &mut self,
+        node: &str,
+        program: &Program,
+        dir: &Path,
+    ) -> anyhow::Result<NodeProxy> {
+        let earlier = self.topology.pods().iter();
+        let earlier =
+            earlier.filter(|pod| pod.name().starts_with("ztunnel-") && pod.node() == node);
+        let name = format!("ztunnel-{node}-{}", earlier.count() + 1);
+        let pod = self.topology.add_pod(node, &name)?;
+        let admitted = ProxyPod {
+            node,
+            name: &name,
+            address: pod.address(false),
+        };
+        let start = Start {
+            node,
+            pod: &name,
+            program,
+            url: &self.control_plane.url(),
+            credentials: &self.control_plane.admit(&admitted).await?,
+            agent_socket: &agent_socket(dir),
+            dir,
+        };
+        NodeProxy::start(&start, pod.namespace())
     }
 
     /// Waits until a node's proxy has all that it asked for.
@@ -368,15 +369,16 @@ impl Mesh {
     }
 
     async fn say_protocol(&mut self, name: &str, protocol: TunnelProtocol) -> anyhow::Result<()> {
-        self.describe(name, |workload| workload.protocol = protocol)?;
-        let pod = self.pods.get(name).context("no such pod")?;
+        let pod = self.pods.get_mut(name).context("no such pod")?;
+        pod.workload.protocol = protocol;
+        self.control_plane.announce(&pod.workload).await?;
         let uid = pod.workload.uid.clone();
         let said = match protocol {
             TunnelProtocol::Hbone => "HBONE",
             TunnelProtocol::None => "TCP",
         };
-        self.known(&format!("{said} for {name}"), |dump| {
-            has_protocol(dump, &uid, said)
+        self.known(&format!("{said} for {name}"), |shown| {
+            dump::has_protocol(shown, &uid, said)
         })
         .await
     }
@@ -399,29 +401,6 @@ impl Mesh {
     }
 }
 
-/// Starts a proxy in a new pod of its node.
-fn start_proxy(
-    topology: &mut Topology,
-    control_plane: &ControlPlane,
-    node: &str,
-    program: &Program,
-    dir: &Path,
-) -> anyhow::Result<NodeProxy> {
-    let earlier = topology.pods().iter();
-    let earlier = earlier.filter(|pod| pod.name().starts_with("ztunnel-") && pod.node() == node);
-    let pod = format!("ztunnel-{node}-{}", earlier.count() + 1);
-    let namespace = topology.add_pod(node, &pod)?.namespace();
-    let start = Start {
-        node,
-        pod: &pod,
-        program,
-        control_plane,
-        agent_socket: &agent_socket(dir),
-        dir,
-    };
-    NodeProxy::start(&start, namespace)
-}
-
 /// Where a node's agent listens for its proxy.
 fn agent_socket(dir: &Path) -> PathBuf {
     dir.join("ztunnel.sock")
@@ -438,39 +417,4 @@ fn info(workload: &Workload) -> PodInfo {
         namespace: workload.namespace.clone(),
         service_account: workload.service_account.clone(),
     }
-}
-
-fn items<'a>(
-    dump: &'a serde_json::Value,
-    kind: &str,
-) -> impl Iterator<Item = &'a serde_json::Value> {
-    let list = dump.get(kind).and_then(serde_json::Value::as_array);
-    list.into_iter().flatten()
-}
-
-fn has_service(dump: &serde_json::Value, key: &NamespacedHostname) -> bool {
-    items(dump, "services").any(|service| service["hostname"] == *key.hostname)
-}
-
-fn has_policy(dump: &serde_json::Value, name: &str) -> bool {
-    items(dump, "policies").any(|policy| policy["name"] == name)
-}
-
-fn has_protocol(dump: &serde_json::Value, uid: &str, protocol: &str) -> bool {
-    items(dump, "workloads").any(|w| w["uid"] == uid && w["protocol"] == protocol)
-}
-
-/// Random, in the form of a version 4 UUID.
-fn uuid() -> String {
-    let random = fastrand::u128(..);
-    let hex = format!("{:032x}", random & !(0xf << 76) | (0x4 << 76));
-    let part = |range| hex.get(range).unwrap_or_default();
-    [
-        part(0..8),
-        part(8..12),
-        part(12..16),
-        part(16..20),
-        part(20..32),
-    ]
-    .join("-")
 }

@@ -1,29 +1,18 @@
 //! The proxy process of one node, and what it says.
 
-use std::{
-    ffi::OsString,
-    io,
-    path::{Path, PathBuf},
-    process::{Command, ExitStatus},
-    time::Duration,
-};
+use std::{path::Path, process::ExitStatus, time::Duration};
 
 use anyhow::Context as _;
 use nix::sys::signal::Signal;
 use testkit_net::{Namespace, Process, eventually};
 
-use crate::control_plane::{self, ControlPlane};
+use crate::{
+    control_plane::{self, Credentials},
+    program::Program,
+};
 
 /// Longest wait for anything a proxy should do by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A program that runs a proxy.
-#[derive(Clone, Debug)]
-pub struct Program {
-    path: PathBuf,
-    arguments: Vec<OsString>,
-    environment: Vec<(OsString, OsString)>,
-}
 
 /// The proxy of one node. It is killed when dropped.
 #[derive(Debug)]
@@ -42,49 +31,12 @@ pub(crate) struct Start<'a> {
     /// The name of the pod it runs in.
     pub(crate) pod: &'a str,
     pub(crate) program: &'a Program,
-    pub(crate) control_plane: &'a ControlPlane,
+    /// Where the control plane is.
+    pub(crate) url: &'a str,
+    pub(crate) credentials: &'a Credentials,
     pub(crate) agent_socket: &'a Path,
     /// A folder of its own.
     pub(crate) dir: &'a Path,
-}
-
-// === impl Program ===
-
-impl Program {
-    /// A program that needs no arguments; a relative path is taken from here.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            arguments: Vec::new(),
-            environment: Vec::new(),
-        }
-    }
-
-    /// The proxy built into the running program, which must be `lab` itself.
-    pub fn built_in() -> io::Result<Self> {
-        Ok(Self::new(std::env::current_exe()?).argument("node-proxy"))
-    }
-
-    /// With one more argument.
-    #[must_use]
-    pub fn argument(mut self, argument: impl Into<OsString>) -> Self {
-        self.arguments.push(argument.into());
-        self
-    }
-
-    /// With one more variable, or another value than the lab's.
-    #[must_use]
-    pub fn variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.environment.push((name.into(), value.into()));
-        self
-    }
-
-    /// It has no environment but what is added to it.
-    fn command(&self) -> io::Result<Command> {
-        let mut command = Command::new(std::path::absolute(&self.path)?);
-        command.args(&self.arguments).env_clear();
-        Ok(command)
-    }
 }
 
 // === impl NodeProxy ===
@@ -93,16 +45,15 @@ impl NodeProxy {
     /// Starts a proxy in its pod, with the environment that a DaemonSet gives it.
     pub(crate) fn start(start: &Start<'_>, namespace: &Namespace) -> anyhow::Result<Self> {
         let (token, roots) = (start.dir.join("token"), start.dir.join("root-cert.pem"));
-        std::fs::write(&token, start.control_plane.admit_node(start.node))?;
-        std::fs::write(&roots, start.control_plane.roots())?;
+        std::fs::write(&token, &start.credentials.token)?;
+        std::fs::write(&roots, &start.credentials.roots)?;
         let mut command = start.program.command()?;
-        let url = start.control_plane.url();
         command
             .current_dir(start.dir)
             .env("NODE_NAME", start.node)
             .env("POD_NAME", start.pod)
-            .env("POD_NAMESPACE", "istio-system")
-            .env("SERVICE_ACCOUNT", "ztunnel")
+            .env("POD_NAMESPACE", control_plane::NAMESPACE)
+            .env("SERVICE_ACCOUNT", control_plane::ZTUNNEL)
             .env("CLUSTER_ID", "Kubernetes")
             .env("RUST_LOG", "info")
             .env("RUST_BACKTRACE", "1")
@@ -114,11 +65,11 @@ impl NodeProxy {
             .env("PROXY_CONFIG", "proxyMetadata: {DNS_CAPTURE: \"false\"}");
         for service in ["XDS", "CA"] {
             command
-                .env(format!("{service}_ADDRESS"), &url)
+                .env(format!("{service}_ADDRESS"), start.url)
                 .env(format!("{service}_ROOT_CA"), &roots)
                 .env(format!("ALT_{service}_HOSTNAME"), control_plane::NAME);
         }
-        command.envs(start.program.environment.iter().map(|(k, v)| (k, v)));
+        start.program.complete(&mut command);
         let process = namespace.spawn(command).context("start ztunnel")?;
         Ok(Self {
             pod: start.pod.to_owned(),

@@ -3,20 +3,21 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context as _;
-use mesh_core::{
-    address::NetworkAddress,
-    policy::{Action, Authorization, Clause, Match, PolicyScope, Rule, StringMatch},
-    service::Service,
-};
+use mesh_api::{condition, labels, security::AuthorizationPolicy};
 use mesh_redirect::Backend;
+use serde_json::Value;
 use testkit_net::tcp::Dial;
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 
-use super::traffic::{
-    HTTP_PORT, SECRET, captured, curl, kernel_state, ports_opened, start_servers, throughput,
+use super::{
+    Options,
+    traffic::{
+        HTTP_PORT, SECRET, captured, curl, kernel_state, ports_opened, start_servers, throughput,
+    },
 };
 use crate::{
-    mesh::{Mesh, NAMESPACE},
+    control_plane::Cluster,
+    mesh::{Mesh, NAMESPACE, dump},
     node::PATIENCE,
     report::Report,
 };
@@ -27,20 +28,58 @@ const PODS: [&str; 3] = ["curl", "batch", "web"];
 /// The service in front of `web`; no kube-proxy knows this address, only the mesh does.
 const SERVICE_ADDRESS: [u8; 4] = [10, 96, 0, 10];
 
+/// As a user writes it.
+const SERVICE: &str = "\
+apiVersion: v1
+kind: Service
+metadata:
+  name: web
+  namespace: demo
+spec:
+  clusterIP: 10.96.0.10
+  selector:
+    app: web
+  ports:
+  - name: http
+    port: 80
+    targetPort: 8080
+";
+
+/// The name of [`DENY_BATCH`].
 const POLICY: &str = "deny-batch";
+
+/// As a user writes it.
+const DENY_BATCH: &str = "\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata:
+  name: deny-batch
+  namespace: demo
+spec:
+  action: DENY
+  rules:
+  - from:
+    - source:
+        principals:
+        - cluster.local/ns/demo/sa/batch
+";
 
 /// All steps but the last.
 pub(super) async fn all(
-    mesh: &mut Mesh,
+    mesh: &mut Mesh<Cluster>,
     report: &mut Report,
-    backend: Backend,
+    options: &Options,
 ) -> anyhow::Result<()> {
     let before = before_the_mesh(mesh, report).await?;
-    enrol(mesh, report, backend).await?;
+    enrol(mesh, report, options.backend).await?;
     through_the_mesh(mesh, report, before.throughput).await?;
     by_service(mesh, report).await?;
     by_policy(mesh, report).await?;
+    restart(mesh, report).await?;
     metrics(mesh, report)?;
+    if options.keep {
+        look_around(mesh, report).await?;
+    }
     leave(mesh, report, &before.kernel).await
 }
 
@@ -50,16 +89,14 @@ struct Before {
     kernel: Vec<String>,
 }
 
-async fn before_the_mesh(mesh: &mut Mesh, report: &mut Report) -> anyhow::Result<Before> {
+async fn before_the_mesh(mesh: &mut Mesh<Cluster>, report: &mut Report) -> anyhow::Result<Before> {
     report.step("Two nodes, three pods, no mesh yet");
-    let service = service();
-    mesh.add_service(service.clone()).await?;
-    mesh.add_pod("node1", "curl", None)?;
-    mesh.add_pod("node1", "batch", None)?;
-    mesh.add_pod("node2", "web", Some(&service))?;
+    for pod in PODS {
+        mesh.add_pod(node_of(pod), pod).await?;
+    }
     start_servers(mesh).await?;
     for pod in PODS {
-        let node = if pod == "web" { "node2" } else { "node1" };
+        let node = node_of(pod);
         report.show(format!(
             "pod {pod:5}  {node}  {}",
             mesh.address(pod, false)?
@@ -84,12 +121,24 @@ async fn before_the_mesh(mesh: &mut Mesh, report: &mut Report) -> anyhow::Result
     })
 }
 
-async fn enrol(mesh: &mut Mesh, report: &mut Report, backend: Backend) -> anyhow::Result<()> {
+async fn enrol(
+    mesh: &mut Mesh<Cluster>,
+    report: &mut Report,
+    backend: Backend,
+) -> anyhow::Result<()> {
     report.step("The pods join the mesh");
+    let (label, ambient) = (labels::DATAPLANE_MODE, labels::dataplane_mode::AMBIENT);
+    report.show(format!(
+        "$ kubectl label namespace {NAMESPACE} {label}={ambient}"
+    ));
+    let cluster = mesh.control_plane();
+    cluster
+        .label_namespace(NAMESPACE, label, Some(ambient))
+        .await?;
     for pod in PODS {
         mesh.enrol(pod).await?;
         report.show(format!(
-            "{pod}: listeners in the pod, redirection by {backend}, HBONE announced"
+            "{pod}: listeners in the pod, redirection by {backend}, HBONE announced by istiod"
         ));
     }
     let alive = mesh
@@ -112,7 +161,11 @@ async fn enrol(mesh: &mut Mesh, report: &mut Report, backend: Backend) -> anyhow
     )
 }
 
-async fn through_the_mesh(mesh: &mut Mesh, report: &mut Report, plain: f64) -> anyhow::Result<()> {
+async fn through_the_mesh(
+    mesh: &mut Mesh<Cluster>,
+    report: &mut Report,
+    plain: f64,
+) -> anyhow::Result<()> {
     report.step("The same request, through the mesh");
     let (client, server) = (mesh.proxy("node1")?.mark(), mesh.proxy("node2")?.mark());
     let url_v4 = url(mesh, false)?;
@@ -155,7 +208,7 @@ async fn through_the_mesh(mesh: &mut Mesh, report: &mut Report, plain: f64) -> a
 
 /// The access-log lines of the last request, one from each side.
 async fn both_sides_log(
-    mesh: &Mesh,
+    mesh: &Mesh<Cluster>,
     report: &mut Report,
     client: crate::node::Mark,
     server: crate::node::Mark,
@@ -193,8 +246,12 @@ async fn both_sides_log(
     )
 }
 
-async fn by_service(mesh: &mut Mesh, report: &mut Report) -> anyhow::Result<()> {
+async fn by_service(mesh: &mut Mesh<Cluster>, report: &mut Report) -> anyhow::Result<()> {
     report.step("A request to the service's address");
+    apply(mesh, report, SERVICE).await?;
+    let hostname = format!("web.{NAMESPACE}.svc.cluster.local");
+    let known = |shown: &Value| dump::has_endpoints(shown, &hostname);
+    mesh.known("the service and its pod", known).await?;
     let mark = mesh.proxy("node1")?.mark();
     let url = format!("http://{}/account", IpAddr::from(SERVICE_ADDRESS));
     report.show(format!("$ curl {url}"));
@@ -206,7 +263,7 @@ async fn by_service(mesh: &mut Mesh, report: &mut Report) -> anyhow::Result<()> 
         .line_since(mark, &["connection complete", &delivery])
         .await?;
     report.show(&line);
-    let named = format!("dst.service=\"web.{NAMESPACE}.svc.cluster.local\"");
+    let named = format!("dst.service=\"{hostname}\"");
     let delivered = answer.trim_end() == SECRET && line.contains(&named);
     report.check(
         "the mesh finds the service's pod, and logs the service",
@@ -215,7 +272,7 @@ async fn by_service(mesh: &mut Mesh, report: &mut Report) -> anyhow::Result<()> 
     )
 }
 
-async fn by_policy(mesh: &mut Mesh, report: &mut Report) -> anyhow::Result<()> {
+async fn by_policy(mesh: &mut Mesh<Cluster>, report: &mut Report) -> anyhow::Result<()> {
     report.step("A policy denies one client");
     let url = url(mesh, false)?;
     let answer = curl(mesh, "batch", &url)?;
@@ -227,11 +284,9 @@ async fn by_policy(mesh: &mut Mesh, report: &mut Report) -> anyhow::Result<()> {
     let target = SocketAddr::new(mesh.address("web", false)?, HTTP_PORT);
     // Open and idle; the server waits for its request.
     let open = Dial::to(target).connect(mesh.pod("batch")?).await?;
-    mesh.add_policy(deny_batch(mesh)?).await?;
-    report.show(format!(
-        "policy {NAMESPACE}/{POLICY}: DENY principal {}",
-        mesh.identity("batch")?
-    ));
+    apply(mesh, report, DENY_BATCH).await?;
+    let known = |shown: &Value| dump::has_policy(shown, POLICY);
+    mesh.known("the policy", known).await?;
     report.check("its open connection is closed", closes(open).await, || {
         format!("it is still open after {PATIENCE:?}")
     })?;
@@ -261,10 +316,87 @@ async fn by_policy(mesh: &mut Mesh, report: &mut Report) -> anyhow::Result<()> {
         answer.trim_end() == SECRET,
         || answer,
     )?;
-    mesh.remove_policy(&key).await
+    accepted(mesh, report).await
 }
 
-fn metrics(mesh: &Mesh, report: &mut Report) -> anyhow::Result<()> {
+/// What istiod says of the policy, where its author looks.
+async fn accepted(mesh: &Mesh<Cluster>, report: &mut Report) -> anyhow::Result<()> {
+    report.show(format!(
+        "$ kubectl -n {NAMESPACE} get authorizationpolicy {POLICY} -o jsonpath={{.status.conditions}}"
+    ));
+    let told = |object: &Value| condition_of(object).is_some();
+    let cluster = mesh.control_plane();
+    let object = cluster.until::<AuthorizationPolicy>(NAMESPACE, POLICY, told);
+    let object = object.await?;
+    let told = condition_of(&object).cloned().unwrap_or_default();
+    report.show(&told);
+    report.check(
+        "the policy's status says that it is enforced",
+        told["status"] == "True" && told["observedGeneration"] == object["metadata"]["generation"],
+        || object.to_string(),
+    )
+}
+
+fn condition_of(policy: &Value) -> Option<&Value> {
+    let conditions = policy["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.find(|it| it["type"] == condition::ZTUNNEL_ACCEPTED)
+}
+
+async fn restart(mesh: &mut Mesh<Cluster>, report: &mut Report) -> anyhow::Result<()> {
+    report.step("The control plane crashes and comes back");
+    let url = url(mesh, false)?;
+    mesh.control_plane_mut().istiod_mut().kill().await?;
+    report.show("istiod is killed");
+    report.show(format!(
+        "$ kubectl -n {NAMESPACE} delete authorizationpolicy {POLICY}"
+    ));
+    let cluster = mesh.control_plane();
+    cluster
+        .delete::<AuthorizationPolicy>(NAMESPACE, POLICY)
+        .await?;
+    let (answer, refused) = (curl(mesh, "curl", &url)?, curl(mesh, "batch", &url));
+    report.check(
+        "without it, traffic goes on and the policy that the proxies have stays in force",
+        answer.trim_end() == SECRET && refused.is_err(),
+        || format!("curl: {answer}, batch: {refused:?}"),
+    )?;
+    mesh.control_plane_mut().istiod_mut().restart().await?;
+    report.show("istiod is started again");
+    let gone = |shown: &Value| !dump::has_policy(shown, POLICY);
+    mesh.known("the end of the policy", gone).await?;
+    let answer = curl(mesh, "batch", &url)?;
+    report.check(
+        "what was removed meanwhile is gone from both proxies",
+        answer.trim_end() == SECRET,
+        || answer,
+    )
+}
+
+/// Stays until somebody ends the demo.
+async fn look_around(mesh: &Mesh<Cluster>, report: &mut Report) -> anyhow::Result<()> {
+    report.step("Look around, Ctrl-C ends it");
+    let kubeconfig = mesh.dir().join("kubeconfig");
+    report.show(format!("export KUBECONFIG={}", kubeconfig.display()));
+    report.show("kubectl get nodes,pods,services,authorizationpolicies --all-namespaces");
+    let curl = mesh.pod("curl")?.name();
+    report.show(format!("ip netns exec {curl} curl {}", url(mesh, false)?));
+    let fabric = mesh.fabric().name();
+    report.show(format!(
+        "ip netns exec {fabric} curl 127.0.0.1:8080/debug/syncz"
+    ));
+    std::future::pending().await
+}
+
+/// Applies objects as a user does, and shows how.
+async fn apply(mesh: &Mesh<Cluster>, report: &mut Report, text: &str) -> anyhow::Result<()> {
+    report.show("$ kubectl apply -f - <<EOF");
+    report.show(text);
+    report.show("EOF");
+    mesh.control_plane().apply(text).await
+}
+
+fn metrics(mesh: &Mesh<Cluster>, report: &mut Report) -> anyhow::Result<()> {
     report.step("The metrics");
     let metrics = mesh.ask_proxy("node2", "http://127.0.0.1:15020/metrics")?;
     let principal = format!("source_principal=\"{}\"", mesh.identity("curl")?);
@@ -282,8 +414,16 @@ fn metrics(mesh: &Mesh, report: &mut Report) -> anyhow::Result<()> {
     )
 }
 
-async fn leave(mesh: &mut Mesh, report: &mut Report, before: &[String]) -> anyhow::Result<()> {
+async fn leave(
+    mesh: &mut Mesh<Cluster>,
+    report: &mut Report,
+    before: &[String],
+) -> anyhow::Result<()> {
     report.step("The pods leave the mesh");
+    let label = labels::DATAPLANE_MODE;
+    report.show(format!("$ kubectl label namespace {NAMESPACE} {label}-"));
+    let cluster = mesh.control_plane();
+    cluster.label_namespace(NAMESPACE, label, None).await?;
     for pod in PODS {
         mesh.remove(pod).await?;
     }
@@ -309,10 +449,14 @@ async fn leave(mesh: &mut Mesh, report: &mut Report, before: &[String]) -> anyho
 }
 
 /// Takes the lab down; the last step.
-pub(super) async fn end(mesh: Mesh, report: &mut Report) -> anyhow::Result<()> {
+pub(super) async fn end(mesh: Mesh<Cluster>, report: &mut Report) -> anyhow::Result<()> {
     report.step("The end");
     let dir = mesh.dir().to_owned();
-    let processes = [mesh.proxy("node1")?.id(), mesh.proxy("node2")?.id()];
+    let processes = [
+        mesh.control_plane().istiod().id(),
+        mesh.proxy("node1")?.id(),
+        mesh.proxy("node2")?.id(),
+    ];
     let failures = mesh.stop().await;
     let texts = failures
         .iter()
@@ -334,58 +478,24 @@ pub(super) async fn end(mesh: Mesh, report: &mut Report) -> anyhow::Result<()> {
     let nothing = left.is_empty() && !running && !dir.exists();
     report.check("no namespace, process or file remains", nothing, || {
         format!(
-            "namespaces: {left:?}, proxies running: {running}, {} exists: {}",
+            "namespaces: {left:?}, programs running: {running}, {} exists: {}",
             dir.display(),
             dir.exists()
         )
     })
 }
 
-fn service() -> Service {
-    let vip = NetworkAddress {
-        network: "".into(),
-        address: SERVICE_ADDRESS.into(),
-    };
-    Service {
-        vips: vec![vip],
-        ports: [(80, HTTP_PORT)].into(),
-        ..Service::named(
-            "web",
-            NAMESPACE,
-            &format!("web.{NAMESPACE}.svc.cluster.local"),
-        )
-    }
+fn node_of(pod: &str) -> &'static str {
+    if pod == "web" { "node2" } else { "node1" }
 }
 
-fn deny_batch(mesh: &Mesh) -> anyhow::Result<Authorization> {
-    let identity = mesh.identity("batch")?.to_string();
-    // Policies write principals without their scheme.
-    let principal = identity.strip_prefix("spiffe://").unwrap_or(&identity);
-    let from_batch = Match {
-        principals: vec![StringMatch::Exact(principal.into())],
-        ..Match::default()
-    };
-    Ok(Authorization {
-        name: POLICY.into(),
-        namespace: NAMESPACE.into(),
-        scope: PolicyScope::Namespace,
-        action: Action::Deny,
-        rules: vec![Rule {
-            clauses: vec![Clause {
-                matches: vec![from_batch],
-            }],
-        }],
-        dry_run: false,
-    })
-}
-
-fn url(mesh: &Mesh, ipv6: bool) -> anyhow::Result<String> {
+fn url(mesh: &Mesh<Cluster>, ipv6: bool) -> anyhow::Result<String> {
     let server = SocketAddr::new(mesh.address("web", ipv6)?, HTTP_PORT);
     Ok(format!("http://{server}/account"))
 }
 
 /// Whether the HTTP server has logged a request from this address.
-fn saw(mesh: &mut Mesh, client: IpAddr) -> bool {
+fn saw(mesh: &mut Mesh<Cluster>, client: IpAddr) -> bool {
     let logs = |app: &testkit_net::Process| format!("{}{}", app.stdout(), app.stderr());
     mesh.applications()
         .iter()

@@ -5,7 +5,11 @@ use std::process::Command;
 use anyhow::Context as _;
 use testkit_net::{Capture, capture::Captured};
 
-use crate::{mesh::Mesh, node::PATIENCE};
+use crate::{
+    control_plane::{self, Cluster},
+    mesh::Mesh,
+    node::PATIENCE,
+};
 
 /// What the server keeps, and nobody on the wire should read.
 pub(super) const SECRET: &str = "card 4929-1811-0000-7431";
@@ -17,7 +21,7 @@ pub(super) const HTTP_PORT: u16 = 8080;
 pub(super) const IPERF_PORT: u16 = 5201;
 
 /// Starts the HTTP server and iperf3 in pod `web`.
-pub(super) async fn start_servers(mesh: &mut Mesh) -> anyhow::Result<()> {
+pub(super) async fn start_servers(mesh: &mut Mesh<Cluster>) -> anyhow::Result<()> {
     let folder = mesh.dir().join("www");
     std::fs::create_dir(&folder)?;
     std::fs::write(folder.join("account"), format!("{SECRET}\n"))?;
@@ -48,7 +52,7 @@ pub(super) async fn start_servers(mesh: &mut Mesh) -> anyhow::Result<()> {
 }
 
 /// Asks for the account with curl.
-pub(super) fn curl(mesh: &Mesh, pod: &str, url: &str) -> anyhow::Result<String> {
+pub(super) fn curl(mesh: &Mesh<Cluster>, pod: &str, url: &str) -> anyhow::Result<String> {
     let arguments = [
         "--silent",
         "--show-error",
@@ -62,17 +66,16 @@ pub(super) fn curl(mesh: &Mesh, pod: &str, url: &str) -> anyhow::Result<String> 
 
 /// Captures what passes between the nodes while `work` is done.
 pub(super) async fn captured<T>(
-    mesh: &Mesh,
+    mesh: &Mesh<Cluster>,
     work: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<(T, Captured)> {
-    // Discovery and certificates pass here too, and are not the point.
-    let capture = Capture::start(mesh.fabric(), "tcp and not port 15012").await?;
+    let capture = Capture::start(mesh.fabric(), control_plane::POD_TRAFFIC).await?;
     let done = work()?;
     Ok((done, capture.finish().await?))
 }
 
 /// The destination ports of the TCP connections that were opened, from the capture itself.
-pub(super) fn ports_opened(mesh: &Mesh, captured: &Captured) -> anyhow::Result<Vec<u16>> {
+pub(super) fn ports_opened(mesh: &Mesh<Cluster>, captured: &Captured) -> anyhow::Result<Vec<u16>> {
     let file = mesh.dir().join("capture.pcap");
     std::fs::write(&file, captured.pcap())?;
     let syn = "tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn";
@@ -98,7 +101,7 @@ pub(super) fn ports_opened(mesh: &Mesh, captured: &Captured) -> anyhow::Result<V
 }
 
 /// Gigabits per second that iperf3 carries from one pod to `web` in a second.
-pub(super) fn throughput(mesh: &Mesh, pod: &str) -> anyhow::Result<f64> {
+pub(super) fn throughput(mesh: &Mesh<Cluster>, pod: &str) -> anyhow::Result<f64> {
     let server = mesh.address("web", false)?.to_string();
     let port = IPERF_PORT.to_string();
     let arguments = [
@@ -111,7 +114,7 @@ pub(super) fn throughput(mesh: &Mesh, pod: &str) -> anyhow::Result<f64> {
 }
 
 /// What a pod's kernel holds that enrolment may change: rules, routes, sockets that listen.
-pub(super) fn kernel_state(mesh: &Mesh, pod: &str) -> anyhow::Result<String> {
+pub(super) fn kernel_state(mesh: &Mesh<Cluster>, pod: &str) -> anyhow::Result<String> {
     let pod = mesh.pod(pod)?;
     let mut state = pod.exec("nft", &["--stateless", "list", "ruleset"], "")?;
     for family in ["-4", "-6"] {

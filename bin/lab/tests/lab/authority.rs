@@ -54,7 +54,7 @@ async fn a_destination_with_another_identity_than_discovery_says_gets_nothing() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_whose_certificate_is_refused_says_and_hears_nothing() {
     let mut lab = Lab::with_pair().await;
-    lab.add_pod("node1", "ghost", None).unwrap();
+    lab.add_pod("node1", "ghost").await.unwrap();
     lab.refuse_certificates("ghost").unwrap();
     lab.enrol("ghost").await.unwrap();
     let identity = lab.identity("ghost").unwrap().to_string();

@@ -27,7 +27,8 @@ async fn connections_are_spread_over_the_endpoints_of_a_service() {
     lab.add_service(service.clone()).await.unwrap();
     lab.add_enrolled("node1", "curl").await;
     for (node, pod) in [("node1", "near"), ("node2", "far")] {
-        lab.add_pod(node, pod, Some(&service)).unwrap();
+        lab.add_pod(node, pod).await.unwrap();
+        lab.put_behind(pod, &service).unwrap();
         lab.enrol(pod).await.unwrap();
     }
     let near = lab.serve("near", Behaviour::Echo);

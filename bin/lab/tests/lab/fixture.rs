@@ -7,8 +7,10 @@ use std::{
 };
 
 use lab::{
+    control_plane::{Cluster, ControlPlane, POD_TRAFFIC, Played},
     mesh::{Mesh, NAMESPACE, NODES, Proxies},
-    node::{Mark, Program},
+    node::Mark,
+    program::Program,
 };
 use mesh_core::{
     address::NetworkAddress,
@@ -41,9 +43,9 @@ pub(crate) const PORT: u16 = 8080;
 /// Labs that run at once: each is two proxies and half a dozen namespaces.
 static TURNS: Semaphore = Semaphore::const_new(2);
 
-/// A lab whose proxies' logs are shown when its test fails.
-pub(crate) struct Lab {
-    mesh: Option<Mesh>,
+/// A lab whose logs are shown when its test fails.
+pub(crate) struct Lab<C: ControlPlane = Played> {
+    mesh: Option<Mesh<C>>,
     _turn: SemaphorePermit<'static>,
 }
 
@@ -59,7 +61,24 @@ pub(crate) fn proxy() -> Program {
 
 // === impl Lab ===
 
-impl Lab {
+impl Lab<Cluster> {
+    /// Two nodes without pods, under the control plane that is built into `lab`.
+    pub(crate) async fn of_cluster() -> Self {
+        let turn = turn().await;
+        let istiod = Program::new(env!("CARGO_BIN_EXE_lab")).argument("control-plane");
+        let proxies = Proxies {
+            node1: proxy(),
+            node2: proxy(),
+        };
+        let mesh = Mesh::start(&istiod, &proxies, Backend::default()).await;
+        Self {
+            mesh: Some(mesh.unwrap()),
+            _turn: turn,
+        }
+    }
+}
+
+impl Lab<Played> {
     /// Two nodes without pods.
     pub(crate) async fn start() -> Self {
         Self::with_proxy(proxy()).await
@@ -72,7 +91,7 @@ impl Lab {
             node1: program.clone(),
             node2: program,
         };
-        let mesh = Mesh::start(&proxies, Backend::default()).await.unwrap();
+        let mesh = Mesh::played(&proxies, Backend::default()).await.unwrap();
         Self {
             mesh: Some(mesh),
             _turn: turn,
@@ -85,7 +104,9 @@ impl Lab {
         lab.add_pair().await;
         lab
     }
+}
 
+impl<C: ControlPlane> Lab<C> {
     /// Pod `curl` on node 1 and pod `web` on node 2, both in the mesh.
     pub(crate) async fn add_pair(&mut self) {
         self.add_enrolled("node1", "curl").await;
@@ -94,7 +115,7 @@ impl Lab {
 
     /// A pod that is in the mesh.
     pub(crate) async fn add_enrolled(&mut self, node: &str, pod: &str) {
-        self.add_pod(node, pod, None).unwrap();
+        self.add_pod(node, pod).await.unwrap();
         self.enrol(pod).await.unwrap();
     }
 
@@ -118,13 +139,13 @@ impl Lab {
         ask(self.pod(from).unwrap(), to).await
     }
 
-    /// What passes a namespace while `work` is done, without discovery and certificates.
+    /// What passes a namespace while `work` is done, without the control plane's.
     pub(crate) async fn captured<T>(
         &self,
         on: &Namespace,
         work: impl Future<Output = T>,
     ) -> (T, Captured) {
-        let capture = Capture::start(on, "tcp and not port 15012").await.unwrap();
+        let capture = Capture::start(on, POD_TRAFFIC).await.unwrap();
         let done = work.await;
         (done, capture.finish().await.unwrap())
     }
@@ -155,21 +176,21 @@ impl Lab {
     }
 }
 
-impl Deref for Lab {
-    type Target = Mesh;
+impl<C: ControlPlane> Deref for Lab<C> {
+    type Target = Mesh<C>;
 
-    fn deref(&self) -> &Mesh {
+    fn deref(&self) -> &Mesh<C> {
         self.mesh.as_ref().unwrap()
     }
 }
 
-impl DerefMut for Lab {
-    fn deref_mut(&mut self) -> &mut Mesh {
+impl<C: ControlPlane> DerefMut for Lab<C> {
+    fn deref_mut(&mut self) -> &mut Mesh<C> {
         self.mesh.as_mut().unwrap()
     }
 }
 
-impl Drop for Lab {
+impl<C: ControlPlane> Drop for Lab<C> {
     #[expect(clippy::print_stderr, reason = "shown when a test fails")]
     fn drop(&mut self) {
         if let (true, Some(mesh)) = (std::thread::panicking(), &self.mesh) {
@@ -177,6 +198,7 @@ impl Drop for Lab {
                 let log = mesh.proxy(node).map(lab::node::NodeProxy::log);
                 eprintln!("the log of {node}:\n{}", log.unwrap_or_default());
             }
+            eprintln!("the log of istiod:\n{}", mesh.control_plane().log());
         }
     }
 }
@@ -201,7 +223,7 @@ pub(crate) async fn echoes(stream: &mut TcpStream) -> std::io::Result<()> {
 }
 
 /// Waits until a new connection is refused.
-pub(crate) async fn is_refused(lab: &Lab, from: &str, to: SocketAddr) {
+pub(crate) async fn is_refused<C: ControlPlane>(lab: &Lab<C>, from: &str, to: SocketAddr) {
     let refused = async { while lab.tell_secret(from, to).await.is_ok() {} };
     timeout(PATIENCE, refused).await.unwrap();
 }
@@ -255,20 +277,6 @@ pub(crate) fn service(name: &str, address: [u8; 4]) -> Service {
         vips: vec![vip],
         ports: [(80, PORT)].into(),
         ..Service::named(name, NAMESPACE, &hostname)
-    }
-}
-
-/// What istiod makes of a PeerAuthentication with mode STRICT: whoever has no identity is denied.
-pub(crate) fn strict() -> Authorization {
-    let no_identity = Match {
-        not_principals: vec![StringMatch::Presence],
-        ..Match::default()
-    };
-    Authorization {
-        name: "istio_converted_static_strict".into(),
-        namespace: "istio-system".into(),
-        scope: PolicyScope::WorkloadSelector,
-        ..deny(no_identity)
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod authority;
 mod balancing;
+mod control_plane;
 mod demo;
 mod fixture;
 mod outages;

@@ -41,7 +41,7 @@ async fn traffic_goes_on_without_the_control_plane_and_what_changed_arrives_with
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_proxy_a_pod_is_closed_and_a_new_proxy_serves_it_without_enrolment() {
     let mut lab = Lab::with_pair().await;
-    lab.add_pod("node1", "outsider", None).unwrap();
+    lab.add_pod("node1", "outsider").await.unwrap();
     let server = lab.serve("web", Behaviour::Echo);
     for killed in ["node1", "node2"] {
         let mut open = lab.connect("curl", server.address()).await;

@@ -2,7 +2,14 @@
 
 use testkit_net::tcp::Behaviour;
 
-use crate::fixture::{Lab, SECRET, closes, echoes, ports_opened, strict};
+use crate::fixture::{Lab, SECRET, closes, echoes, ports_opened};
+
+const STRICT: &str = "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: demo}
+spec: {mtls: {mode: STRICT}}
+";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_of_one_node_speak_hbone_too() {
@@ -33,7 +40,7 @@ async fn pods_of_one_node_speak_hbone_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_outside_the_mesh_is_served_in_plain_text_and_has_no_identity() {
     let mut lab = Lab::start().await;
-    lab.add_pod("node1", "outsider", None).unwrap();
+    lab.add_pod("node1", "outsider").await.unwrap();
     lab.add_enrolled("node2", "web").await;
     let server = lab.serve("web", Behaviour::Echo);
     let mark = lab.mark("node2");
@@ -57,27 +64,26 @@ async fn a_pod_outside_the_mesh_is_served_in_plain_text_and_has_no_identity() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strict_mutual_tls_shuts_out_plain_text_and_nobody_else() {
-    let mut lab = Lab::with_pair().await;
-    lab.add_pod("node1", "outsider", None).unwrap();
+    let mut lab = Lab::of_cluster().await;
+    lab.add_pair().await;
+    lab.add_pod("node1", "outsider").await.unwrap();
     let server = lab.serve("web", Behaviour::Echo);
     let mut plain = lab.connect("outsider", server.address()).await;
     let mut meshed = lab.connect("curl", server.address()).await;
     echoes(&mut plain).await.unwrap();
     echoes(&mut meshed).await.unwrap();
     let mark = lab.mark("node2");
-    let policy = strict();
-    let key = policy.key();
-    lab.add_policy(policy).await.unwrap();
-    lab.describe("web", |web| web.authorization_policies = vec![key.clone()])
-        .unwrap();
+    lab.control_plane().apply(STRICT).await.unwrap();
+    // What istiod makes of it: whoever has no identity is denied.
+    let key = "istio-system/istio_converted_static_strict";
     closes(&mut plain).await;
-    let line = lab.line("node2", mark, &["policy change", &key]).await;
+    let line = lab.line("node2", mark, &["policy change", key]).await;
     assert!(!line.contains("src.identity"), "{line}");
     let mark = lab.mark("node2");
     lab.tell_secret("outsider", server.address())
         .await
         .unwrap_err();
-    let line = lab.line("node2", mark, &["policy rejection", &key]).await;
+    let line = lab.line("node2", mark, &["policy rejection", key]).await;
     assert!(!line.contains("src.identity"), "{line}");
     echoes(&mut meshed).await.unwrap();
     lab.tell_secret("curl", server.address()).await.unwrap();
@@ -89,7 +95,7 @@ async fn strict_mutual_tls_shuts_out_plain_text_and_nobody_else() {
 async fn a_pod_in_the_mesh_reaches_one_outside_in_plain_tcp() {
     let mut lab = Lab::start().await;
     lab.add_enrolled("node1", "curl").await;
-    lab.add_pod("node2", "outsider", None).unwrap();
+    lab.add_pod("node2", "outsider").await.unwrap();
     let server = lab.serve("outsider", Behaviour::Echo);
     let mark = lab.mark("node1");
     let (told, wire) = lab

@@ -129,7 +129,8 @@ async fn both_access_log_lines_have_the_contracts_fields_in_its_order() {
     let service = crate::fixture::service("web", [10, 96, 0, 10]);
     lab.add_service(service.clone()).await.unwrap();
     lab.add_enrolled("node1", "curl").await;
-    lab.add_pod("node2", "web", Some(&service)).unwrap();
+    lab.add_pod("node2", "web").await.unwrap();
+    lab.put_behind("web", &service).unwrap();
     lab.enrol("web").await.unwrap();
     let _server = lab.serve("web", Behaviour::Echo);
     let marks = [lab.mark("node1"), lab.mark("node2")];
