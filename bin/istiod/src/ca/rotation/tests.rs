@@ -11,8 +11,9 @@ const RULES: Rules = Rules {
     grace_percent: 20,
     margin: Duration::from_secs(2 * 3600),
 };
-/// For how long a replica may not have heard of a step. The margin is made for this, and for more.
-const LAG: u32 = 1;
+/// How many hours back a replica may be: what it knows then is more than one hour old and at most two,
+/// for which the margin is made.
+const LAG: u32 = 2;
 
 fn at(hour: u32) -> SystemTime {
     SystemTime::UNIX_EPOCH + HOUR * (1_000_000 + hour)
