@@ -155,7 +155,7 @@ pub fn track_update(writer: &Writer<'_>, old: Option<&Value>, new: &mut Value) {
     };
     if !taken.is_empty() {
         owned.set.add(taken);
-        owned.api_version = writer.api_version.to_owned();
+        writer.api_version.clone_into(&mut owned.api_version);
         owned.time = Some(managed::time(writer.now));
     }
     managers.entries.insert(manager, owned);

@@ -98,7 +98,7 @@ impl Element {
                 Ok(Self::Key(keys.collect()))
             }
             "v" => Ok(Self::Value(Scalar::of(&json(rest).ok_or_else(wrong)?))),
-            "i" => rest.parse().map(Self::Index).map_err(|_| wrong()),
+            "i" => rest.parse().map(Self::Index).ok().ok_or_else(wrong),
             _ => Err(wrong()),
         }
     }

@@ -163,7 +163,7 @@ impl Managers {
             return;
         }
         updates.sort();
-        for (_, manager) in updates.drain(..updates.len() - MAX_UPDATES + 1) {
+        for (_, manager) in updates.drain(..=updates.len() - MAX_UPDATES) {
             let Some(owned) = self.entries.remove(&manager) else {
                 continue;
             };

@@ -1,6 +1,6 @@
 //! Objects seen as sets of fields: which fields there are, what differs, merging and removing.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
@@ -58,21 +58,6 @@ fn parts<'a>(node: &Node, value: &'a Value) -> Parts<'a> {
     }
 }
 
-/// What stands below a field, or anything if the schema does not say.
-fn child<'a>(node: &'a Node, name: &str) -> &'a Node {
-    node.field(name)
-        .map_or_else(|| open(), |node| node.as_ref())
-}
-
-fn item_node(node: &Node) -> &Node {
-    node.items.as_deref().unwrap_or_else(|| open())
-}
-
-fn open() -> &'static Node {
-    static OPEN: LazyLock<Node> = LazyLock::new(Node::open);
-    &OPEN
-}
-
 /// The element of an item, `None` if it has no key at all. A key that is missing has its default.
 fn element(node: &Node, item: &Value) -> Option<Element> {
     let ListType::Map(keys) = &node.list else {
@@ -80,7 +65,7 @@ fn element(node: &Node, item: &Value) -> Option<Element> {
     };
     let mut found = BTreeMap::new();
     for key in keys {
-        let default = || item_node(node).properties.get(key)?.default.as_ref();
+        let default = || node.item().properties.get(key)?.default.as_ref();
         if let Some(value) = item
             .get(key.as_ref())
             .filter(|value| !value.is_null())
@@ -107,7 +92,7 @@ pub(super) fn fields_of(node: &Node, value: &Value, path: &str) -> Result<Entry,
         Parts::Leaf | Parts::Items([]) => return Ok(leaf()),
         Parts::Fields(fields) => {
             for (name, value) in fields {
-                let mut entry = fields_of(child(node, name), value, &format!("{path}.{name}"))?;
+                let mut entry = fields_of(node.child(name), value, &format!("{path}.{name}"))?;
                 // The entries of a map have owners of their own, unlike the fields of a struct.
                 entry.member |= !node.names(name) || value.as_object().is_some_and(Map::is_empty);
                 below.put(Element::field(name), entry);
@@ -122,7 +107,7 @@ pub(super) fn fields_of(node: &Node, value: &Value, path: &str) -> Result<Entry,
                     let path = path.to_owned();
                     return Err(Error::Duplicate { path, element });
                 }
-                let mut entry = fields_of(item_node(node), item, &format!("{path}[{index}]"))?;
+                let mut entry = fields_of(node.item(), item, &format!("{path}[{index}]"))?;
                 entry.member = true;
                 below.put(element, entry);
             }
@@ -241,12 +226,7 @@ fn compare_fields(node: &Node, old: Option<&Value>, new: Option<&Value>, found: 
             old.and_then(|old| old.get(&name)),
             new.and_then(|new| new.get(&name)),
         );
-        compare(
-            child(node, &name),
-            old,
-            new,
-            (&Element::field(&name), found),
-        );
+        compare(node.child(&name), old, new, (&Element::field(&name), found));
     }
 }
 
@@ -255,7 +235,7 @@ fn compare_items(node: &Node, old: Option<&Value>, new: Option<&Value>, found: &
     let gone = old.keys().filter(|element| !new.contains_key(*element));
     for element in new.keys().chain(gone) {
         let (old, new) = (old.get(element).copied(), new.get(element).copied());
-        compare(item_node(node), old, new, (element, found));
+        compare(node.item(), old, new, (element, found));
     }
 }
 
@@ -270,7 +250,7 @@ pub(super) fn merge(node: &Node, live: &Value, config: &Value) -> Value {
             let mut merged = live.clone();
             for (name, value) in config {
                 let value = match live.get(name) {
-                    Some(live) => merge(child(node, name), live, value),
+                    Some(live) => merge(node.child(name), live, value),
                     None => value.clone(),
                 };
                 merged.insert(name.clone(), value);
@@ -297,7 +277,7 @@ fn merge_items(node: &Node, live: &[Value], config: &[Value]) -> Vec<Value> {
             merged.push(item.clone());
         } else if let Some(item) = config.next() {
             let old = element(node, item).and_then(|element| theirs.get(&element).copied());
-            merged.push(old.map_or_else(|| item.clone(), |old| merge(item_node(node), old, item)));
+            merged.push(old.map_or_else(|| item.clone(), |old| merge(node.item(), old, item)));
             if old.is_some() {
                 // Its counterpart, or that of another shared item, is taken.
                 live.next_if(|item| shared(item, &ours));
@@ -348,12 +328,12 @@ fn locate<'a>(
 ) -> Option<(&'a Node, &'a mut Value)> {
     match (value, wanted) {
         (Value::Object(fields), Element::Field(name)) if !node.atomic => {
-            fields.get_mut(name).map(|value| (child(node, name), value))
+            fields.get_mut(name).map(|value| (node.child(name), value))
         }
         (Value::Array(items), _) if node.list != ListType::Atomic => {
             let mut items = items.iter_mut();
             let found = items.find(|item| element(node, item).as_ref() == Some(wanted));
-            found.map(|item| (item_node(node), item))
+            found.map(|item| (node.item(), item))
         }
         _ => None,
     }

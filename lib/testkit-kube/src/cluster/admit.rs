@@ -221,7 +221,8 @@ impl Cluster {
         if let Some(schema) = resource.schema() {
             schema.apply_defaults(object);
         }
-        let mut causes = builtin::complete(&resource.storage, object, old);
+        builtin::complete(&resource.storage, object);
+        let mut causes = Vec::new();
         if resource.storage == service::SERVICES {
             causes.extend(turn.addresses.assign(&self.store, object, old));
         }

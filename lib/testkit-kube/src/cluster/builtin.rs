@@ -1,13 +1,9 @@
 //! What the server itself knows of some built-in kinds, beyond their schemas.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{definition, namespace, service};
-use crate::{
-    meta,
-    schema::{Cause, Reason},
-    store::GroupResource,
-};
+use crate::store::GroupResource;
 
 /// Where pods are kept.
 pub(super) const PODS: GroupResource = GroupResource::new("", "pods");
@@ -32,20 +28,14 @@ pub(super) fn begin(storage: &GroupResource, object: &mut Value) {
     }
 }
 
-/// Fills in defaults and checks what the schemas do not say.
-pub(super) fn complete(
-    storage: &GroupResource,
-    object: &mut Value,
-    old: Option<&Value>,
-) -> Vec<Cause> {
+/// Fills in what depends on more than the object.
+pub(super) fn complete(storage: &GroupResource, object: &mut Value) {
     match (&*storage.group, &*storage.resource) {
         ("", "namespaces") => namespace::complete(object),
         ("", "pods") => complete_pod(object),
-        ("", "secrets") => return complete_secret(object, old),
         ("apiextensions.k8s.io", "customresourcedefinitions") => definition::complete(object),
         _ => {}
     }
-    Vec::new()
 }
 
 /// Takes over what the server gave the object that is there and the caller left out.
@@ -70,82 +60,6 @@ fn complete_pod(pod: &mut Value) {
         .to_owned();
     spec.insert("serviceAccountName".to_owned(), account.clone().into());
     spec.insert("serviceAccount".to_owned(), account.into());
-    for (field, value) in [
-        ("restartPolicy", json!("Always")),
-        ("dnsPolicy", json!("ClusterFirst")),
-        ("terminationGracePeriodSeconds", json!(30)),
-        ("schedulerName", json!("default-scheduler")),
-        ("securityContext", json!({})),
-        ("enableServiceLinks", json!(true)),
-    ] {
-        fill(spec, field, value);
-    }
-    for list in ["initContainers", "containers"] {
-        let containers = spec.get_mut(list).and_then(Value::as_array_mut);
-        for container in containers
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_object_mut)
-        {
-            complete_container(container);
-        }
-    }
-}
-
-fn complete_container(container: &mut Map<String, Value>) {
-    let image = container
-        .get("image")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let latest = image.ends_with(":latest")
-        || !image
-            .rsplit('/')
-            .next()
-            .is_some_and(|it| it.contains([':', '@']));
-    let pull = if latest { "Always" } else { "IfNotPresent" };
-    for (field, value) in [
-        ("imagePullPolicy", json!(pull)),
-        ("resources", json!({})),
-        ("terminationMessagePath", json!("/dev/termination-log")),
-        ("terminationMessagePolicy", json!("File")),
-    ] {
-        fill(container, field, value);
-    }
-    let ports = container.get_mut("ports").and_then(Value::as_array_mut);
-    for port in ports.into_iter().flatten().filter_map(Value::as_object_mut) {
-        fill(port, "protocol", json!("TCP"));
-    }
-}
-
-fn complete_secret(secret: &mut Value, old: Option<&Value>) -> Vec<Cause> {
-    if let Some(Value::Object(plain)) = secret
-        .as_object_mut()
-        .and_then(|it| it.remove("stringData"))
-    {
-        if !secret["data"].is_object() {
-            secret["data"] = json!({});
-        }
-        for (key, value) in plain {
-            let value = value.as_str().unwrap_or_default();
-            let encoded = openssl::base64::encode_block(value.as_bytes());
-            secret["data"][key] = encoded.into();
-        }
-    }
-    if let Some(fields) = secret.as_object_mut() {
-        fill(fields, "type", json!("Opaque"));
-    }
-    let mut causes = Vec::new();
-    if old.is_some_and(|old| old["type"] != secret["type"]) {
-        let message = format!("Invalid value: {}: field is immutable", secret["type"]);
-        causes.push(meta::cause("type", Reason::Invalid, &message));
-    }
-    causes
-}
-
-fn fill(fields: &mut Map<String, Value>, field: &str, value: Value) {
-    if fields.get(field).is_none_or(Value::is_null) {
-        fields.insert(field.to_owned(), value);
-    }
 }
 
 /// The quality of service class of a pod.

@@ -25,7 +25,7 @@ impl Cluster {
                 "metadata": {"name": name},
             });
             builtin::begin(&NAMESPACES, &mut namespace);
-            builtin::complete(&NAMESPACES, &mut namespace, None);
+            builtin::complete(&NAMESPACES, &mut namespace);
             self.store.put(&NAMESPACES, namespace);
             self.furnish(name);
         }

@@ -1,7 +1,5 @@
 //! Strategic merge patches.
 
-use std::sync::LazyLock;
-
 use serde_json::{Map, Value};
 
 use super::Error;
@@ -57,7 +55,7 @@ pub(super) fn merge_fields(node: &Node, live: &mut Fields, patch: &Fields) -> Re
             .strip_prefix(ORDER)
             .filter(|list| !patch.contains_key(*list))
         {
-            let child = field(node, list);
+            let child = node.child(list);
             let order = elements(order, name)?;
             if let Some(Value::Array(items)) = live.get_mut(list) {
                 let server = items.clone();
@@ -81,7 +79,7 @@ fn merge_field(
     name: &str,
     change: Change<'_>,
 ) -> Result<(), Error> {
-    let child = field(node, name);
+    let child = node.child(name);
     match (live.get_mut(name), change.value) {
         (_, Value::Null) => {
             live.remove(name);
@@ -163,11 +161,7 @@ fn merge_items(node: &Node, live: &mut Vec<Value>, patch: &[Value]) -> Result<()
             "delete" => live.retain(|item| !same(item)),
             "merge" | "replace" => match live.iter_mut().find(|item| same(item)) {
                 Some(Value::Object(live)) => {
-                    merge_fields(
-                        node.items.as_deref().unwrap_or_else(|| open()),
-                        live,
-                        fields,
-                    )?;
+                    merge_fields(node.item(), live, fields)?;
                 }
                 _ => live.push(Value::Object(stripped_fields(fields))),
             },
@@ -249,14 +243,4 @@ fn stripped_fields(fields: &Fields) -> Fields {
         .filter(|(name, value)| !value.is_null() && !is_directive(name));
     kept.map(|(name, value)| (name.clone(), stripped(value)))
         .collect()
-}
-
-fn field<'a>(node: &'a Node, name: &str) -> &'a Node {
-    node.field(name)
-        .map_or_else(|| open(), |node| node.as_ref())
-}
-
-fn open() -> &'static Node {
-    static OPEN: LazyLock<Node> = LazyLock::new(Node::open);
-    &OPEN
 }

@@ -65,6 +65,14 @@ const LENIENT: [(&str, &str); 4] = [
     (".Event", "metadata"),
 ];
 
+/// Types that are encoded as any of several JSON types.
+const ANYTHING: [&str; 4] = [
+    ".apiextensions.v1.JSON",
+    ".JSONSchemaPropsOrArray",
+    ".JSONSchemaPropsOrBool",
+    ".JSONSchemaPropsOrStringArray",
+];
+
 macro_rules! kinds {
     ($($kind:ty),* $(,)?) => { vec![$(Entry::of::<$kind>()),*] };
 }
@@ -177,6 +185,12 @@ pub(crate) fn definitions() -> &'static Text {
         }
         generator.subschema_for::<ObjectMeta>();
         let mut definitions = generator.take_definitions(false);
+        for (name, definition) in &mut definitions {
+            relax_metadata(definition);
+            if ANYTHING.iter().any(|suffix| name.ends_with(suffix)) {
+                *definition = json!({"description": definition.get("description")});
+            }
+        }
         merge::annotate(&mut definitions);
         defaults::annotate(&mut definitions);
         for entry in KINDS.iter() {
@@ -188,6 +202,19 @@ pub(crate) fn definitions() -> &'static Text {
         definitions
     });
     &DEFINITIONS
+}
+
+/// An object without metadata is one with empty metadata: k8s-openapi asks for it, the API server does not.
+fn relax_metadata(definition: &mut Value) {
+    let Some(required) = definition.get_mut("required").and_then(Value::as_array_mut) else {
+        return;
+    };
+    required.retain(|field| field != "metadata");
+    if required.is_empty()
+        && let Some(definition) = definition.as_object_mut()
+    {
+        definition.remove("required");
+    }
 }
 
 /// Reads the tree of a kind.
@@ -237,7 +264,7 @@ pub(super) fn relax(definition: &str, node: &mut Node) {
     } = node;
     required.retain(|field| {
         let kind = properties.get(field).map(|child| child.kind);
-        kind != Some(Kind::Array) && !lenient(field) && field.as_ref() != "metadata"
+        kind != Some(Kind::Array) && !lenient(field)
     });
 }
 

@@ -1,6 +1,9 @@
 //! A structural schema as a typed tree.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use regex::Regex;
 use serde_json::Value;
@@ -12,6 +15,10 @@ use super::cel::Rule;
 /// Nodes below `allOf`, `anyOf`, `oneOf` and `not` have the same form, but only judge: they neither name
 /// fields nor give defaults.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the schema language, and all combinations occur"
+)]
 pub(crate) struct Node {
     pub(crate) kind: Kind,
     /// Null is a value here; otherwise a null field is as good as absent.
@@ -19,6 +26,9 @@ pub(crate) struct Node {
     pub(crate) default: Option<Value>,
     pub(crate) properties: BTreeMap<Box<str>, Arc<Self>>,
     pub(crate) required: Vec<Box<str>>,
+    /// Fields that are left out when they are empty: lists and maps of structs that the API server decodes
+    /// into.
+    pub(crate) terse: Vec<Box<str>>,
     /// What the values of a map look like.
     pub(crate) additional: Option<Arc<Self>>,
     pub(crate) items: Option<Arc<Self>>,
@@ -117,10 +127,31 @@ impl Node {
         self.properties.get(name).or(self.additional.as_ref())
     }
 
+    /// What stands below a key, or anything if the schema does not say.
+    pub(crate) fn child(&self, name: &str) -> &Self {
+        match self.field(name) {
+            Some(child) => child,
+            None => anything(),
+        }
+    }
+
+    /// What the items of a list look like, or anything if the schema does not say.
+    pub(crate) fn item(&self) -> &Self {
+        match &self.items {
+            Some(item) => item,
+            None => anything(),
+        }
+    }
+
     /// Whether the fields of an object are named one by one: a struct rather than a map.
     pub(crate) fn names(&self, field: &str) -> bool {
         self.properties.contains_key(field)
     }
+}
+
+fn anything() -> &'static Node {
+    static ANYTHING: LazyLock<Node> = LazyLock::new(Node::open);
+    &ANYTHING
 }
 
 // === impl Kind ===

@@ -176,7 +176,11 @@ impl<'a> Parser<'a> {
                 .chain(&node.additional)
                 .chain(&node.items);
             node.ruled = !node.rules.is_empty() || children.any(|child| child.ruled);
-        } else if node.kind == Kind::Object
+        } else {
+            node.terse = terse(&node);
+        }
+        if matches!(self.flavour, Flavour::Builtin(_))
+            && node.kind == Kind::Object
             && node.properties.is_empty()
             && node.additional.is_none()
         {
@@ -312,6 +316,15 @@ impl<'a> Parser<'a> {
         self.depth -= 1;
         Ok(node)
     }
+}
+
+/// The fields of a struct that are left out when they are empty.
+fn terse(node: &Node) -> Vec<Box<str>> {
+    let is_map = |child: &Node| child.additional.is_some() && child.properties.is_empty();
+    let optional = node.properties.iter().filter(|(name, child)| {
+        !node.required.contains(name) && (child.kind == Kind::Array || is_map(child))
+    });
+    optional.map(|(name, _)| name.clone()).collect()
 }
 
 /// Refuses a schema.

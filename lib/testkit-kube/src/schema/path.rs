@@ -8,11 +8,11 @@ pub(crate) enum Path<'a> {
     /// The object itself.
     Root,
     /// A field of an object.
-    Field(&'a Path<'a>, &'a str),
+    Field(&'a Self, &'a str),
     /// A field that is named in brackets: `properties[spec]`.
-    Key(&'a Path<'a>, &'a str),
+    Key(&'a Self, &'a str),
     /// An item of a list.
-    Index(&'a Path<'a>, usize),
+    Index(&'a Self, usize),
 }
 
 // === impl Path ===

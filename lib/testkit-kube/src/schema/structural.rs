@@ -205,7 +205,8 @@ pub(super) fn check_judge(text: &Text, path: Path<'_>, mixed: bool) -> Result<()
         return Err(fault(path.field("x-kubernetes-validations"), rule));
     }
     let kind = text.get("type").and_then(Value::as_str).unwrap_or_default();
-    if !kind.is_empty() && !(mixed && ["integer", "string"].contains(&kind)) {
+    let allowed = mixed && ["integer", "string"].contains(&kind);
+    if !kind.is_empty() && !allowed {
         let rule = "Forbidden: must be empty to be structural";
         return Err(fault(path.field("type"), rule));
     }

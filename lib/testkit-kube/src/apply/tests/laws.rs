@@ -21,8 +21,11 @@ fn spec() -> impl Strategy<Value = Value> {
     let items = prop::collection::btree_map(text.clone(), item, 0..3).prop_map(|items| {
         let items = items.into_iter().map(|(name, (_, x, y))| {
             let mut item = json!({"name": name});
-            x.into_iter().for_each(|x| item["x"] = json!(x));
-            y.into_iter().for_each(|y| item["y"] = json!(y));
+            for (name, value) in [("x", x), ("y", y)] {
+                if let Some(value) = value {
+                    item[name] = json!(value);
+                }
+            }
             item
         });
         Value::from(items.collect::<Vec<_>>())
@@ -113,7 +116,9 @@ proptest! {
         let (mut mine, mut theirs) = (Map::new(), Map::new());
         for (index, name) in ["a", "map", "set", "items", "list", "free", "struct", "atomicMap"].into_iter().enumerate() {
             let (from, to) = if index % 2 == 0 { (&one, &mut mine) } else { (&two, &mut theirs) };
-            from.get(name).into_iter().for_each(|value| { to.insert(name.to_owned(), value.clone()); });
+            if let Some(value) = from.get(name) {
+                to.insert(name.to_owned(), value.clone());
+            }
         }
         let (mine, theirs) = (Value::from(mine), Value::from(theirs));
         let first = applied(None, "one", &mine);
@@ -159,7 +164,7 @@ proptest! {
             let mut union = one.clone();
             union.add(two.clone());
             prop_assert_eq!(&union.difference(&two), &one.difference(&two));
-            prop_assert_eq!(one.intersection(&union), one.clone());
+            prop_assert_eq!(&one.intersection(&union), &one);
             let mut parts = one.difference(&two);
             parts.add(one.intersection(&two));
             prop_assert_eq!(parts, one);

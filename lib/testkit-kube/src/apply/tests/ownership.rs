@@ -347,7 +347,7 @@ fn metadata_outlives_its_owners() {
         force: false,
     })
     .unwrap();
-    let mut live = made.clone();
+    let mut live = made;
     live["metadata"]["uid"] = json!("u");
     let after = applied(Some(&live), "m", &json!({"a": 1}));
     assert_eq!(after["metadata"]["uid"], "u");

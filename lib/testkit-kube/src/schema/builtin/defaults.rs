@@ -7,7 +7,7 @@ use super::merge::property;
 use crate::schema::parse::Text;
 
 /// The definition without `io.k8s.api.`, the field, and its default as JSON.
-const DEFAULTS: [(&str, &str, &str); 70] = [
+const DEFAULTS: [(&str, &str, &str); 71] = [
     (
         "admissionregistration.v1.MutatingWebhook",
         "failurePolicy",
@@ -141,6 +141,7 @@ const DEFAULTS: [(&str, &str, &str); 70] = [
         "\"Filesystem\"",
     ),
     ("core.v1.PodSpec", "dnsPolicy", "\"ClusterFirst\""),
+    ("core.v1.PodSpec", "enableServiceLinks", "true"),
     ("core.v1.PodSpec", "restartPolicy", "\"Always\""),
     ("core.v1.PodSpec", "schedulerName", "\"default-scheduler\""),
     ("core.v1.PodSpec", "securityContext", "{}"),

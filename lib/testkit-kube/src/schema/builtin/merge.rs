@@ -246,11 +246,11 @@ const MAPS: [(&str, &str, &str, &[&str]); 58] = [
     (
         "api.core.v1.PersistentVolumeClaimSpec",
         "accessModes",
-        "-",
+        "",
         &[],
     ),
-    ("api.core.v1.PersistentVolumeSpec", "accessModes", "-", &[]),
-    ("api.core.v1.PodSpec", "tolerations", "-", &[]),
+    ("api.core.v1.PersistentVolumeSpec", "accessModes", "", &[]),
+    ("api.core.v1.PodSpec", "tolerations", "", &[]),
 ];
 
 /// Lists of scalars each of which has its own owners; the flag says that strategic merge patches add.
@@ -343,13 +343,13 @@ pub(super) fn annotate(definitions: &mut Text) {
         let Some(property) = property(definitions, definition, field) else {
             continue;
         };
-        if !keys.is_empty() {
+        if keys.is_empty() {
+            property["x-kubernetes-list-type"] = json!("atomic");
+        } else {
             property["x-kubernetes-list-type"] = json!("map");
             property["x-kubernetes-list-map-keys"] = json!(keys);
-        } else {
-            property["x-kubernetes-list-type"] = json!("atomic");
         }
-        if merge != "" && merge != "-" {
+        if !merge.is_empty() {
             property["x-kubernetes-patch-merge-key"] = json!(merge);
             property["x-kubernetes-patch-strategy"] = json!("merge");
         }

@@ -55,33 +55,37 @@ pub(super) fn check(judged: &Judged<'_>, causes: &mut Vec<Cause>) {
     };
     check_spec(spec, "spec", &RESTART_POLICIES, causes);
     let old = judged.old.and_then(|old| old.get("spec"));
-    if old.is_some_and(|old| frozen(old) != frozen(spec)) {
+    let changed = |old: &Value| {
+        let gated = !items(old, "schedulingGates").is_empty();
+        frozen(old, gated) != frozen(spec, gated)
+    };
+    if old.is_some_and(changed) {
         causes.push(Cause::forbidden("spec", FIXED));
     }
 }
 
-/// The part of a pod that stays as it was created. The node is set by a binding, which comes as an update.
-fn frozen(spec: &Value) -> Value {
+/// The part of a pod that stays as it was created. What decides where it runs can change while it waits at
+/// a gate; the node itself is set by a binding, never by an update.
+fn frozen(spec: &Value, gated: bool) -> Value {
+    const FREE: [&str; 4] = [
+        "activeDeadlineSeconds",
+        "terminationGracePeriodSeconds",
+        "tolerations",
+        "ephemeralContainers",
+    ];
+    const FREE_AT_GATE: [&str; 3] = ["schedulingGates", "nodeSelector", "affinity"];
     let mut spec = spec.clone();
     let Some(fields) = spec.as_object_mut() else {
         return spec;
     };
-    for free in [
-        "activeDeadlineSeconds",
-        "terminationGracePeriodSeconds",
-        "tolerations",
-        "nodeName",
-        "ephemeralContainers",
-        "schedulingGates",
-        "nodeSelector",
-        "affinity",
-    ] {
-        fields.remove(free);
+    let at_gate: &[&str] = if gated { &FREE_AT_GATE } else { &[] };
+    for free in FREE.iter().chain(at_gate) {
+        fields.remove(*free);
     }
     for list in ["initContainers", "containers"] {
         for container in items_mut(&mut spec, list) {
-            for free in ["image", "imagePullPolicy", "resources", "resizePolicy"] {
-                container.as_object_mut().map(|fields| fields.remove(free));
+            if let Some(fields) = container.as_object_mut() {
+                fields.remove("image");
             }
         }
     }

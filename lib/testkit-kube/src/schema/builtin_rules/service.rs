@@ -60,6 +60,17 @@ pub(super) fn check(judged: &Judged<'_>, causes: &mut Vec<Cause>) {
         }
     }
     unique(ports, "name", "spec.ports", causes);
+    let number = |port: &Value| (port.get("port").cloned(), port.get("protocol").cloned());
+    for (index, item) in ports.iter().enumerate() {
+        if ports
+            .iter()
+            .take(index)
+            .any(|earlier| number(earlier) == number(item))
+        {
+            let value = json!({"port": item.get("port"), "protocol": item.get("protocol")});
+            causes.push(Cause::duplicate(format!("spec.ports[{index}]"), &value));
+        }
+    }
     let had_address = judged.old.and_then(|old| old.pointer("/spec/clusterIP"));
     if had_address.is_some_and(|address| address != "") && !external {
         immutable(judged, "/spec/clusterIP", "spec.clusterIP", causes);

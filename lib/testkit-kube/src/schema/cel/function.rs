@@ -172,7 +172,7 @@ const STRING_PAIRS: [(&str, Function); 4] = [
     ("containsIP", |args| {
         let inner = text(&args, 1)?
             .parse()
-            .map_err(|_| wrong("containsIP", "not an address"))?;
+            .map_err(|error| wrong("containsIP", &format!("{error}")))?;
         answer(contains(network(&args, 0)?, inner))
     }),
     ("containsCIDR", |args| {
@@ -259,7 +259,8 @@ impl Url {
         let (authority, rest) = until(rest, &['/', '?', '#']);
         let host = authority
             .rsplit_once('@')
-            .map_or(authority.clone(), |(_, host)| host.to_owned());
+            .map_or(authority.as_str(), |(_, host)| host)
+            .to_owned();
         let url = Self {
             scheme,
             host,

@@ -42,7 +42,7 @@ fn a_pod_gets_what_the_api_server_gives_it() {
                     "resources": {"limits": {"cpu": "1"}},
                     "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
                 }],
-                "dnsPolicy": "ClusterFirst", "restartPolicy": "Always", "schedulerName": "default-scheduler",
+                "dnsPolicy": "ClusterFirst", "enableServiceLinks": true, "restartPolicy": "Always", "schedulerName": "default-scheduler",
                 "securityContext": {}, "terminationGracePeriodSeconds": 30,
             },
         })
@@ -261,9 +261,9 @@ fn a_pod_keeps_what_it_was_made_of() {
     let old = pod();
     let mut new = pod();
     new["spec"]["containers"][0]["image"] = json!("y");
-    new["spec"]["nodeName"] = json!("n1");
+    new["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
     assert_eq!(schema.validate(&new, Some(&old)), []);
-    new["spec"]["hostNetwork"] = json!(true);
+    new["spec"]["nodeName"] = json!("n1");
     let causes = texts(&schema.validate(&new, Some(&old)));
     assert!(
         causes[0].starts_with("spec: Forbidden: pod updates may not change fields other than"),

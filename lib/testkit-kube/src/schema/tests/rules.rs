@@ -6,7 +6,7 @@ use super::{Schema, refusal, spec, texts};
 
 /// What one rule on `spec` says of a specification.
 fn judge(properties: &Value, rule: &str, value: &Value) -> Vec<String> {
-    let schema = ruled(properties, json!({"rule": rule}));
+    let schema = ruled(properties, &json!({"rule": rule}));
     texts(
         &Schema::from_openapi(&schema)
             .unwrap()
@@ -14,13 +14,13 @@ fn judge(properties: &Value, rule: &str, value: &Value) -> Vec<String> {
     )
 }
 
-fn ruled(properties: &Value, rule: Value) -> Value {
+fn ruled(properties: &Value, rule: &Value) -> Value {
     json!({"type": "object", "properties": {"spec": {
         "type": "object", "properties": properties, "x-kubernetes-validations": [rule]}}})
 }
 
 fn compile_error(properties: &Value, rule: &str) -> String {
-    refusal(&ruled(properties, json!({"rule": rule})))
+    refusal(&ruled(properties, &json!({"rule": rule})))
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn a_broken_rule_speaks_in_its_own_words() {
             "spec.min: Forbidden: no",
         ),
     ] {
-        let schema = Schema::from_openapi(&ruled(&properties, rule)).unwrap();
+        let schema = Schema::from_openapi(&ruled(&properties, &rule)).unwrap();
         assert_eq!(texts(&schema.validate(&value, None)), [expected]);
     }
 }
@@ -188,7 +188,7 @@ fn a_rule_that_fails_to_run_refuses_the_object() {
 fn rules_wait_for_values_that_fit() {
     let schema = ruled(
         &json!({"a": {"type": "integer"}}),
-        json!({"rule": "self.a > 1"}),
+        &json!({"rule": "self.a > 1"}),
     );
     let causes = Schema::from_openapi(&schema)
         .unwrap()
