@@ -14,6 +14,9 @@ use crate::{
     config::Config,
 };
 
+/// What a stream may send before it is read. Streams that wait for their turn hold no more than this.
+const STREAM_WINDOW: u32 = 65_535;
+
 /// Discovery, ready to be served.
 pub(crate) struct Serving {
     discovery: Discovery<DiscoveryCallers>,
@@ -60,6 +63,7 @@ impl Serving {
             }
         };
         let server = grpc_server()
+            .initial_stream_window_size(STREAM_WINDOW)
             .add_service(self.discovery.into_server())
             .add_service(signing.certificates.into_server())
             .serve_with_incoming_shutdown(incoming(listener, signing.tls), ending);
