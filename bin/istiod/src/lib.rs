@@ -25,6 +25,7 @@ mod metrics;
 mod publish;
 mod serving;
 mod status;
+mod stored;
 mod streams;
 mod watches;
 mod world;

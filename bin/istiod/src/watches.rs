@@ -17,7 +17,7 @@ use mesh_kube::watch::{self, Options, State};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::watch as news;
 
-use crate::world::World;
+use crate::{stored::Stored, world::World};
 
 /// A watch that runs for ever.
 pub(crate) type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -65,8 +65,8 @@ impl Watches {
         self.all::<Service>(world, Kind::Service);
         self.all::<ServiceEntry>(world, Kind::ServiceEntry);
         self.all::<WorkloadEntry>(world, Kind::WorkloadEntry);
-        self.all::<AuthorizationPolicy>(world, Kind::AuthorizationPolicy);
-        self.all::<PeerAuthentication>(world, Kind::PeerAuthentication);
+        self.all::<Stored<AuthorizationPolicy>>(world, Kind::AuthorizationPolicy);
+        self.all::<Stored<PeerAuthentication>>(world, Kind::PeerAuthentication);
         self.all::<EndpointSlice>(world, Kind::EndpointSlice);
         self.all::<Pod>(world, Kind::Pod);
     }

@@ -77,3 +77,27 @@ async fn an_object_that_cannot_be_read_harms_no_other() {
     let rejected = "pilot_total_rejected_configs_total{kind=\"AuthorizationPolicy\"}";
     assert!(istiod.metric(rejected).await >= 1.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_without_a_spec_allows_nothing() {
+    let cluster = Cluster::start().await;
+    let istiod = cluster.istiod(&[]).await;
+    let mut proxy = Proxy::of(&cluster, &istiod, "node1").await;
+    let policies = GroupResource::new("security.istio.io", "authorizationpolicies");
+    cluster.server.store().put(
+        &policies,
+        json!({
+            "apiVersion": "security.istio.io/v1",
+            "kind": "AuthorizationPolicy",
+            "metadata": {"name": "bare", "namespace": "demo", "uid": "1", "generation": 1},
+        }),
+    );
+    let dump = proxy
+        .until("the bare policy", |dump| policy(dump, "bare").is_some())
+        .await;
+    let bare = policy(&dump, "bare").unwrap();
+    assert_eq!(
+        (&bare["action"], &bare["rules"]),
+        (&json!("Allow"), &json!([]))
+    );
+}
