@@ -28,6 +28,8 @@ struct Known {
     labels: Option<BTreeMap<String, String>>,
     map: Map,
     writing: bool,
+    /// Whether the watch has told something of the ConfigMap since the write began.
+    heard: bool,
     failures: u32,
     retry: Option<Instant>,
 }
@@ -92,17 +94,22 @@ impl Plan {
     pub(super) fn map(&mut self, map: &ConfigMap) {
         let right = is_right(map, &self.roots);
         let namespace = map.metadata.namespace.as_deref().unwrap_or_default();
-        self.change(namespace, |known| {
-            known.map = if right { Map::Right } else { Map::Wrong };
-        });
+        self.hear(namespace, if right { Map::Right } else { Map::Wrong });
     }
 
     pub(super) fn bad_map(&mut self, namespace: &str) {
-        self.change(namespace, |known| known.map = Map::Wrong);
+        self.hear(namespace, Map::Wrong);
     }
 
     pub(super) fn no_map(&mut self, namespace: &str) {
-        self.change(namespace, |known| known.map = Map::Missing);
+        self.hear(namespace, Map::Missing);
+    }
+
+    fn hear(&mut self, namespace: &str, map: Map) {
+        self.change(namespace, |known| {
+            known.map = map;
+            known.heard = true;
+        });
     }
 
     /// Other roots are to be told.
@@ -138,6 +145,7 @@ impl Plan {
         let namespace = self.due.pop_first()?;
         let known = self.namespaces.get_mut(&namespace)?;
         known.writing = true;
+        known.heard = false;
         Some(Task {
             exists: known.map != Map::Missing,
             roots: Arc::clone(&self.roots),
@@ -150,7 +158,8 @@ impl Plan {
         self.later.first().map(|(at, _)| *at)
     }
 
-    /// A write has ended. If it went well we know what stands there before the watch tells it.
+    /// A write has ended. If it went well we know what stands there before the watch tells it. What the
+    /// watch has told meanwhile may be later than the write, and counts.
     pub(super) fn done(&mut self, task: &Task, well: bool, now: Instant) {
         let current = task.roots == self.roots;
         let mut retry = None;
@@ -158,7 +167,7 @@ impl Plan {
             known.writing = false;
             if well {
                 known.failures = 0;
-                if current {
+                if current && !known.heard {
                     known.map = Map::Right;
                 }
                 return;

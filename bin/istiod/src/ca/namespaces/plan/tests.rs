@@ -95,6 +95,17 @@ fn edits_and_deletions_are_repaired_and_our_own_writes_are_not() {
 }
 
 #[test]
+fn an_edit_that_is_heard_of_before_the_write_is_known_to_have_ended_is_repaired() {
+    let mut plan = mk_plan();
+    plan.namespace(mk_namespace("a", &[]));
+    let task = plan.take(Instant::now()).unwrap();
+    plan.map(&mk_map("a", "roots"));
+    plan.map(&mk_map("a", "edited"));
+    plan.done(&task, true, Instant::now());
+    assert_eq!(take(&mut plan), ["a"]);
+}
+
+#[test]
 fn other_roots_are_told_to_all_and_a_write_of_the_former_does_not_count() {
     let mut plan = mk_plan();
     plan.namespace(mk_namespace("a", &[]));
