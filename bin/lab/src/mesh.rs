@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, bail};
+use k8s_openapi::api::core::v1 as objects;
 use mesh_core::{
     identity::Identity,
     workload::{PodInfo, TunnelProtocol, Workload},
@@ -100,6 +101,21 @@ impl Mesh<Cluster> {
         let site = Site::new()?;
         let cluster = Cluster::start(&site, istiod).await?;
         Self::build(site, cluster, proxies, backend).await
+    }
+
+    /// Deletes a pod, and takes it from its node. What the proxies know of it is not waited for, see
+    /// [`Mesh::known`].
+    pub async fn delete_pod(&mut self, name: &str) -> anyhow::Result<()> {
+        self.control_plane
+            .delete::<objects::Pod>(NAMESPACE, name)
+            .await?;
+        let pod = self.pods.remove(name).context("no such pod")?;
+        if pod.enrolled {
+            let node = self.nodes.get(&pod.node).context("no such node")?;
+            let namespace = self.topology.pod(name)?.namespace();
+            node.agent.remove(&pod.uid, namespace).await?;
+        }
+        Ok(())
     }
 }
 

@@ -1,17 +1,16 @@
 //! The mesh under istiod: what its users write to the API server, and what becomes of it while istiod is
 //! away.
 
-use k8s_openapi::api::core::v1::Pod;
 use lab::{
     control_plane::Cluster,
     mesh::{NAMESPACE, dump},
 };
 use mesh_api::security::AuthorizationPolicy;
-use serde_json::{Value, json};
+use serde_json::Value;
 use testkit_net::tcp::Behaviour;
-use tokio::{net::TcpStream, sync::watch, task::JoinHandle};
+use tokio::{net::TcpStream, sync::watch, task::JoinHandle, time::timeout};
 
-use crate::fixture::{Lab, closes, echoes};
+use crate::fixture::{Lab, PATIENCE, closes, echoes};
 
 const SERVICE: &str = "
 apiVersion: v1
@@ -150,8 +149,7 @@ async fn a_pod_deleted_while_the_control_plane_is_away_is_gone_afterwards() {
     let uid = |pod: &str| format!("Kubernetes//Pod/{NAMESPACE}/{pod}");
     let has = |shown: &Value, pod: &str| dump::has_workload(shown, &uid(pod));
     lab.control_plane_mut().istiod_mut().kill().await.unwrap();
-    let cluster = lab.control_plane();
-    cluster.delete::<Pod>(NAMESPACE, "batch").await.unwrap();
+    lab.delete_pod("batch").await.unwrap();
     assert!(has(&lab.dump("node2"), "batch"));
     lab.control_plane_mut()
         .istiod_mut()
@@ -166,18 +164,28 @@ async fn a_pod_deleted_while_the_control_plane_is_away_is_gone_afterwards() {
 #[tokio::test(flavor = "multi_thread")]
 async fn istiod_shows_each_node_s_proxy_as_synced() {
     let lab = Lab::of_cluster().await;
-    let shown = lab.control_plane().istiod().debug("/debug/syncz");
-    let shown = shown.await.unwrap();
-    let proxies = shown.as_array().unwrap();
-    let mut nodes: Vec<&Value> = proxies.iter().map(|proxy| &proxy["node"]).collect();
-    nodes.sort_by_key(ToString::to_string);
-    assert_eq!(nodes, [&json!("node1"), &json!("node2")], "{shown}");
-    let types = proxies
-        .iter()
-        .filter_map(|proxy| proxy["types"].as_object());
-    let statuses: Vec<_> = types
-        .flat_map(|types| types.values().map(|of| &of["status"]))
-        .collect();
-    assert!(!statuses.contains(&&json!("ERROR")), "{shown}");
+    let istiod = lab.control_plane().istiod();
+    let synced = async {
+        loop {
+            let shown = istiod.debug("/debug/syncz").await.unwrap();
+            if statuses(&shown).all(|status| status == "SYNCED") {
+                return shown;
+            }
+        }
+    };
+    let shown = timeout(PATIENCE, synced).await.unwrap();
+    let proxies = shown.as_array().unwrap().iter();
+    let mut nodes: Vec<_> = proxies.map(|proxy| proxy["node"].as_str()).collect();
+    nodes.sort_unstable();
+    assert_eq!(nodes, [Some("node1"), Some("node2")], "{shown}");
+    // Addresses and policies, for each.
+    assert_eq!(statuses(&shown).count(), 4, "{shown}");
     lab.end().await;
+}
+
+/// What is said of each type on each proxy's stream.
+fn statuses(shown: &Value) -> impl Iterator<Item = &Value> {
+    let types = shown.as_array().into_iter().flatten();
+    let types = types.filter_map(|proxy| proxy["types"].as_object());
+    types.flat_map(|types| types.values().map(|of| &of["status"]))
 }

@@ -115,7 +115,7 @@ async fn shows_all(backend: &str) {
         .lines()
         .filter(|line| line.ends_with("  holds"))
         .count();
-    assert!(verified >= 20, "{said}");
+    assert!(verified >= 25, "{said}");
     assert!(!said.contains("FAILS"), "{said}");
     let summary = format!("{verified} of {verified} checks hold.\n");
     assert!(said.ends_with(&summary), "{said}");
@@ -191,6 +191,15 @@ async fn a_proxy_that_ends_at_once_fails_the_demo_with_its_status() {
     fails(
         &["--ztunnel", "/bin/false"],
         "ztunnel-node1-1 did not come up: it ended with exit status: 1",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_istiod_that_ends_at_once_fails_the_demo_with_its_status() {
+    fails(
+        &["--istiod", "/bin/false"],
+        "istiod did not come up: it ended with exit status: 1",
     )
     .await;
 }

@@ -78,6 +78,14 @@ fn running(
             "podIP": addresses[0]["ip"],
             "podIPs": addresses,
             "conditions": [ready()],
+            "containerStatuses": [{
+                "name": "app",
+                "image": "lab",
+                "imageID": "",
+                "ready": true,
+                "restartCount": 0,
+                "state": {"running": {}},
+            }],
         },
     })
 }
