@@ -148,7 +148,7 @@ fn cluster_rules() -> Vec<PolicyRule> {
             "",
             "configmaps",
             &[ROOT_CONFIG_MAP],
-            &["get", "list", "watch", "update", "patch"],
+            &["get", "list", "watch", "update"],
         ),
     ]
 }
@@ -162,14 +162,14 @@ fn namespace_rules(revision: &str) -> Vec<PolicyRule> {
             "",
             "secrets",
             &[ROOT_SECRET],
-            &["get", "list", "watch", "update", "patch"],
+            &["get", "list", "watch", "update"],
         ),
         rule("coordination.k8s.io", &["leases"], &["create"]),
         named(
             "coordination.k8s.io",
             "leases",
             &[NAMESPACE_LOCK, STATUS_LOCK],
-            &["get", "update", "patch"],
+            &["get", "update"],
         ),
     ]
 }

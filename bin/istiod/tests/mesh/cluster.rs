@@ -49,6 +49,10 @@ pub(crate) struct Istiod {
 impl Cluster {
     /// Two nodes with their ztunnels, and the namespace `demo`.
     pub(crate) async fn start() -> Self {
+        Box::pin(Self::build()).await
+    }
+
+    async fn build() -> Self {
         let server = ApiServer::start(Options::default()).await.unwrap();
         let client = server.admin_client().await.unwrap();
         let cluster = Self { server, client };
@@ -110,7 +114,7 @@ impl Cluster {
         let config = Config::try_new(&flags, &environment).unwrap();
         let token = self.token(SYSTEM, "istiod", None, &[]);
         let client = self.server.client_with_token(&token).await.unwrap();
-        let running = Running::start(config, client, Registry::default());
+        let running = Box::pin(Running::start(config, client, Registry::default()));
         Istiod {
             running: running.await.unwrap(),
         }
@@ -289,19 +293,19 @@ impl Istiod {
     }
 
     /// The sum of all series of a metric.
-    pub(crate) async fn metrics_named(&self, name: &str) -> f64 {
+    pub(crate) async fn metrics_named(&self, name: &str) -> u64 {
         let page = get(self.running.monitoring, "/metrics").await;
         let lines = page.lines().filter(|line| line.starts_with(name));
         lines
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
             .sum()
     }
 
     /// The value of a metric, 0 if it is not there.
-    pub(crate) async fn metric(&self, series: &str) -> f64 {
+    pub(crate) async fn metric(&self, series: &str) -> u64 {
         let page = get(self.running.monitoring, "/metrics").await;
         let line = page.lines().find_map(|line| line.strip_prefix(series));
-        line.map_or(0.0, |value| value.trim().parse().unwrap())
+        line.map_or(0, |value| value.trim().parse().unwrap())
     }
 }
 

@@ -71,17 +71,12 @@ async fn one_replica_leads_and_another_takes_over_when_it_stops() {
     let cluster = Cluster::start().await;
     let leads = "pilot_leader{lock=\"istio-status-leader\"}";
     let first = cluster.replica("istiod-1", &[]).await;
-    eventually("a leader", || first.metric(leads), |value| *value == 1.0).await;
+    eventually("a leader", || first.metric(leads), |value| *value == 1).await;
     let second = cluster.replica("istiod-2", &[]).await;
     second.ready().await;
-    assert_eq!(second.metric(leads).await, 0.0);
+    assert_eq!(second.metric(leads).await, 0);
     first.running.stop().await;
-    eventually(
-        "a successor",
-        || second.metric(leads),
-        |value| *value == 1.0,
-    )
-    .await;
+    eventually("a successor", || second.metric(leads), |value| *value == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

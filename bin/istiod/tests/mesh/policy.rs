@@ -9,8 +9,8 @@ use super::{
 };
 
 fn accepted(object: &Value) -> Option<Value> {
-    let conditions = object["status"]["conditions"].as_array()?.iter();
-    conditions.cloned().find(|c| c["type"] == "ZtunnelAccepted")
+    let mut conditions = object["status"]["conditions"].as_array()?.iter();
+    conditions.find(|c| c["type"] == "ZtunnelAccepted").cloned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
