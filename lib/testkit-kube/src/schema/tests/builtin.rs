@@ -148,6 +148,28 @@ fn the_schema_of_a_crd_is_an_object_like_others() {
 }
 
 #[test]
+fn a_default_in_the_schema_of_a_crd_may_be_any_json() {
+    let schema = builtin_schema("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    let crd = json!({"spec": {
+        "group": "b", "scope": "Namespaced", "names": {"plural": "a", "kind": "A"},
+        "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object", "default": "text", "enum": [1, null]}}}]}});
+    assert_eq!(schema.validate(&crd, None), []);
+}
+
+#[test]
+fn empty_lists_and_maps_are_as_good_as_absent() {
+    let schema = builtin_schema("", "v1", "ConfigMap");
+    let mut object = json!({"metadata": {"name": "a", "labels": {}, "finalizers": []}, "data": {}});
+    schema.apply_defaults(&mut object);
+    assert_eq!(object, json!({"metadata": {"name": "a"}}));
+    let mut volumes =
+        json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}], "containers": []}});
+    builtin_schema("", "v1", "Pod").apply_defaults(&mut volumes);
+    assert_eq!(volumes["spec"]["volumes"][0]["emptyDir"], json!({}));
+}
+
+#[test]
 fn built_in_kinds_are_judged_beyond_their_schema() {
     let check = |group: &str, kind: &str, object: Value, expected: &[&str]| {
         let schema = builtin_schema(group, "v1", kind);
