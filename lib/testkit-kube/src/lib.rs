@@ -30,7 +30,8 @@
 //! # What is not
 //! A request for a resource or subresource of this list is answered with 501 and its name, unless it says
 //! otherwise.
-//! - Protobuf and CBOR: answered with 406 and 415, so that clients speak JSON. Compression of answers.
+//! - CBOR, and answers in protobuf: 415 and 406, so that clients speak JSON. Bodies in protobuf are [read](protobuf)
+//!   for the kinds in its table. Compression of answers.
 //! - `exec`, `attach`, `portforward`, `proxy`, `eviction`, `binding`, `resize`, `ephemeralcontainers`; `scale` of
 //!   custom resources; `log` unless a [`NodeAgent`](server::NodeAgent) is registered.
 //! - PersistentVolumes, ReplicationControllers, PodTemplates; the API groups apiregistration, certificates,

@@ -173,7 +173,19 @@ impl Case {
         };
         let namespace = json!({ "metadata": { "name": case.namespace } });
         case.post("/api/v1/namespaces", &namespace).await.ok();
+        case.furnished().await;
         case
+    }
+
+    /// Waits until controllers have put into the namespace what they put into every one, lest it comes
+    /// into a watch.
+    async fn furnished(&self) {
+        let account = format!("{}/default", self.path("v1", "serviceaccounts"));
+        let roots = format!("{}/kube-root-ca.crt", self.config_maps());
+        for path in [account, roots] {
+            self.until("the furnishing", &path, |answer| answer.status == 200)
+                .await;
+        }
     }
 
     async fn clean_up(&self) {

@@ -80,7 +80,18 @@ impl Kubectl {
             created,
             format!("namespace/{} created\n", kubectl.namespace)
         );
+        if kubectl.embedded.is_none() {
+            kubectl.wait_for_account().await;
+        }
         kubectl
+    }
+
+    /// Pods need a service account, which a real server makes in a moment.
+    async fn wait_for_account(&self) {
+        let waiting = async { while !self.attempt("get serviceaccount default").await.ok {} };
+        timeout(PATIENCE, waiting)
+            .await
+            .expect("no service account");
     }
 
     /// The output of a command that must succeed, its words separated by spaces; a word in single quotes
