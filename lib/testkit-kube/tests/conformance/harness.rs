@@ -193,6 +193,9 @@ impl Case {
         for path in elsewhere.iter().rev() {
             self.delete(path).await;
         }
+        // Pods that nobody runs end at once only when told to.
+        let pods = format!("{}?gracePeriodSeconds=0", self.pods());
+        self.delete(&pods).await;
         let path = format!("/api/v1/namespaces/{}", self.namespace);
         self.delete(&path).await;
     }

@@ -22,7 +22,6 @@ async fn people_ask_what_they_may() {
         list.contains("selfsubjectaccessreviews.authorization.k8s.io"),
         "{list}"
     );
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -39,7 +38,6 @@ async fn those_who_may_not_are_told_what() {
         .attempt("get secrets --token nonsense --kubeconfig /dev/null")
         .await;
     said.fails();
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -86,7 +84,6 @@ async fn a_token_is_made_and_used() {
             "{said}"
         );
     }
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -106,5 +103,4 @@ async fn people_ask_who_they_are() {
         answer["status"]["userInfo"]["groups"].to_string()
     };
     assert_eq!(groups, r#"["system:masters","system:authenticated"]"#);
-    kubectl.end().await;
 }

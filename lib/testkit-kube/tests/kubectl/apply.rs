@@ -27,7 +27,6 @@ async fn applying_creates_configures_and_leaves_alone() {
         .say("get deployment web -o jsonpath={.metadata.labels}")
         .await;
     assert_eq!(labels, r#"{"app":"web","by":"hand"}"#);
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -44,7 +43,6 @@ async fn a_list_is_merged_by_name() {
     assert_eq!(kubectl.say(names).await, "side main");
     kubectl.say_with("apply -f -", &one).await;
     assert_eq!(kubectl.say(names).await, "main");
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -73,7 +71,6 @@ async fn a_server_side_apply_respects_owners_until_forced() {
         .say("get deployment web -o jsonpath={.spec.replicas}")
         .await;
     assert_eq!(replicas, "5");
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -95,7 +92,6 @@ async fn unknown_fields_are_refused_by_name() {
         .await
         .fails();
     assert!(refused.contains("Nothing"), "{refused}");
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -106,7 +102,6 @@ async fn an_invalid_object_is_refused_in_the_servers_words() {
     let expected = "The Deployment \"WEB\" is invalid: metadata.name: Invalid value: \"WEB\": a lowercase \
                     RFC 1123 subdomain must consist of lower case alphanumeric characters";
     assert!(refused.contains(expected), "{refused}");
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -120,7 +115,6 @@ async fn a_dry_run_on_the_server_changes_nothing() {
         missing,
         "Error from server (NotFound): deployments.apps \"web\" not found\n"
     );
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -149,7 +143,6 @@ async fn a_diff_shows_what_would_change() {
         said.out,
         said.err
     );
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -167,5 +160,4 @@ async fn many_objects_are_applied_and_deleted_at_once() {
     let said = kubectl.say_with("delete -f -", &many).await;
     assert!(said.contains("deployment.apps \"web\" deleted"), "{said}");
     assert!(said.contains("configmap \"conf\" deleted"), "{said}");
-    kubectl.end().await;
 }

@@ -42,7 +42,6 @@ async fn patches_of_every_kind_are_taken() {
         .attempt(&format!("patch deployment web --type=json -p '{wrong}'"))
         .await;
     said.fails();
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -68,7 +67,6 @@ async fn labels_and_annotations_come_and_go() {
         .say("get deployment web -o jsonpath={.metadata.labels}")
         .await;
     assert_eq!(labels, r#"{"app":"web"}"#);
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -89,7 +87,6 @@ async fn a_deployment_is_scaled_and_set() {
     let now = "get deployment web -o \
                'jsonpath={.spec.replicas} {.spec.template.spec.containers[0].image} {.metadata.generation}'";
     assert_eq!(kubectl.say(now).await, "4 main:3 5");
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -113,7 +110,6 @@ async fn a_rollout_is_waited_for() {
     kubectl
         .say("wait --for=condition=Available deployment/web --timeout=20s")
         .await;
-    kubectl.end().await;
 }
 
 /// What a controller would write. kubectl learned to patch a status in 1.24 only.
@@ -155,7 +151,6 @@ async fn waiting_ends_with_the_condition_or_the_time() {
     let deleting = kubectl.follow("wait --for=delete deployment/web --timeout=20s");
     kubectl.say("delete deployment web").await;
     drop(deleting);
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -194,7 +189,6 @@ async fn deletion_waits_and_cascades_as_told() {
         "Error from server (NotFound): configmaps \"one\" not found\n"
     );
     kubectl.say("delete configmap one --ignore-not-found").await;
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -214,7 +208,6 @@ async fn deletion_waits_for_finalizers() {
         .say(&format!("patch configmap c --type=merge -p '{patch}'"))
         .await;
     kubectl.attempt("get configmap c").await.fails();
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -228,5 +221,4 @@ async fn an_object_is_replaced_and_edited() {
         .say("get deployment web -o jsonpath={.spec.replicas}")
         .await;
     assert_eq!(replicas, "7");
-    kubectl.end().await;
 }

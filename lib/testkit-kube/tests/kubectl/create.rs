@@ -58,7 +58,6 @@ async fn everything_is_created_by_its_command() {
             .await,
         r#"["get","list"]"#
     );
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -86,7 +85,6 @@ async fn cluster_wide_objects_are_created_by_their_commands() {
     }
     let delete = format!("delete clusterrole,clusterrolebinding,priorityclass {name}");
     kubectl.say(&delete).await;
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -101,7 +99,6 @@ async fn what_exists_is_not_created_again() {
     let expected = "Error from server (AlreadyExists): error when creating \"STDIN\": \
                     deployments.apps \"web\" already exists\n";
     assert_eq!(said, expected);
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -124,7 +121,6 @@ async fn a_pod_is_run_and_a_deployment_exposed() {
         .say("get service web -o jsonpath={.spec.selector}")
         .await;
     assert_eq!(selector, r#"{"app":"web"}"#);
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -139,7 +135,6 @@ async fn a_dry_run_prints_what_it_would_create() {
         .await;
     assert!(server.contains("uid:"), "{server}");
     kubectl.attempt("get configmap c").await.fails();
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -151,5 +146,4 @@ async fn generated_names_are_said() {
         said.starts_with("configmap/gen-") && said.ends_with(" created\n"),
         "{said}"
     );
-    kubectl.end().await;
 }

@@ -86,7 +86,6 @@ async fn a_custom_resource_is_used_like_any_other() {
         "{said}"
     );
     kubectl.say(&format!("delete crd widgets.{group}")).await;
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -109,7 +108,6 @@ async fn a_wrong_custom_resource_is_refused_by_field() {
     let said = kubectl.try_with("apply -f -", &unknown).await.fails();
     assert!(said.contains("colour"), "{said}");
     kubectl.say(&format!("delete crd widgets.{group}")).await;
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -123,5 +121,4 @@ async fn a_custom_resource_is_explained() {
     assert!(said.contains("size"), "{said}");
     assert!(said.contains("How large it is."), "{said}");
     kubectl.say(&format!("delete crd widgets.{group}")).await;
-    kubectl.end().await;
 }

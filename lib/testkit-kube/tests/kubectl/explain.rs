@@ -28,7 +28,6 @@ async fn resources_and_versions_are_listed() {
         names.lines().any(|line| line == "deployments.apps"),
         "{names}"
     );
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -45,7 +44,6 @@ async fn fields_are_explained() {
     );
     let said = kubectl.attempt("explain pod.spec.nothing").await.fails();
     assert!(said.contains("field \"nothing\" does not exist"), "{said}");
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -56,5 +54,4 @@ async fn the_server_says_its_version() {
     assert_eq!(version["major"], "1");
     assert_eq!(kubectl.say("get --raw /readyz").await, "ok");
     kubectl.say("cluster-info").await;
-    kubectl.end().await;
 }

@@ -34,7 +34,6 @@ async fn pods_are_shown_as_a_table() {
     assert!(labels.contains("app=one"), "{labels}");
     let column = kubectl.say("get pods -L app --no-headers").await;
     assert!(column.lines().next().unwrap().ends_with("one"), "{column}");
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -69,7 +68,6 @@ async fn objects_are_shown_in_every_form() {
     assert_eq!(kubectl.say(template).await, "a");
     let sorted = "get pods --sort-by=.spec.nodeName -o name";
     assert_eq!(kubectl.say(sorted).await, "pod/b\npod/a\n");
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -99,7 +97,6 @@ async fn selectors_select() {
         none.ok && none.err.starts_with("No resources found in "),
         "{none:?}"
     );
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -124,7 +121,6 @@ async fn several_resources_are_shown_at_once() {
         vec!["web", "0/2", "0", "0"],
     ];
     assert_eq!(cells(&table), expected);
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -158,7 +154,6 @@ async fn the_usual_tables_have_their_columns() {
     let (header, namespace) = row(&format!("namespace {}", kubectl.namespace)).await;
     let expected = format!("{} Active", kubectl.namespace);
     assert_eq!((header.as_str(), namespace), ("NAME STATUS", expected));
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -182,7 +177,6 @@ async fn a_watch_goes_on_with_what_changes() {
         event = next().await;
     }
     assert_eq!(event, "DELETED b");
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -221,7 +215,6 @@ async fn an_object_is_described() {
         said.contains("Status:") && said.contains("Active"),
         "{said}"
     );
-    kubectl.end().await;
 }
 
 #[tokio::test]
@@ -239,5 +232,4 @@ async fn what_is_missing_is_said_plainly() {
     );
     let said = kubectl.attempt("get pod none --ignore-not-found").await;
     assert!(said.ok && said.out.is_empty(), "{said:?}");
-    kubectl.end().await;
 }

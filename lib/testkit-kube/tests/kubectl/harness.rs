@@ -144,14 +144,6 @@ impl Kubectl {
         std::fs::remove_dir_all(cache).unwrap();
     }
 
-    /// Cleans up; a real server would keep what the test made.
-    pub(crate) async fn end(self) {
-        if self.embedded.is_none() {
-            let command = format!("delete namespace {} --wait=false", self.namespace);
-            self.say(&command).await;
-        }
-    }
-
     fn command(&self, command: &str) -> Command {
         let mut process = Command::new("kubectl");
         process
@@ -169,6 +161,22 @@ impl Kubectl {
             process.arg("--namespace").arg(&self.namespace);
         }
         process
+    }
+}
+
+/// A real server would keep what the test made, and pods that nobody runs would stay for ever.
+impl Drop for Kubectl {
+    fn drop(&mut self) {
+        if self.embedded.is_some() {
+            return;
+        }
+        let pods = "delete pods --all --grace-period=0 --force --wait=false".to_owned();
+        let namespace = format!("delete namespace {} --wait=false", self.namespace);
+        for command in [pods, namespace] {
+            let mut process = self.command(&command).into_std();
+            // Whether it went well is the server's concern now.
+            let _cleaned = process.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        }
     }
 }
 
