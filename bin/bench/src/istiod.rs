@@ -209,7 +209,8 @@ fn to_proxies(
         sent.push(proxies::now());
         index.apply(Object::from(pod));
         resources.apply(index.drain().changes);
-        runtime.block_on(tokio::time::sleep(Duration::from_millis(arguments.pause)));
+        let pause = Duration::from_millis(arguments.pause);
+        runtime.block_on(async move { tokio::time::sleep(pause).await });
     }
     let seen = proxies.seen()?;
     let (mut all, mut last) = (Vec::new(), Vec::new());
@@ -240,6 +241,8 @@ fn serve(runtime: &Runtime, resources: Resources, roots: &Path) -> anyhow::Resul
     let tls = server_config(&issuer.server_certificate(&[NAME], DAY)?, Versions::Tls13)?;
     let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
     let address = listener.local_addr()?;
+    // The server's timers belong to the runtime.
+    let _within = runtime.enter();
     let everybody = |_: &tonic::metadata::MetadataMap, _: &tonic::Extensions| Ok(Client::default());
     let server = tonic::transport::Server::builder()
         .add_service(Service::new(resources, everybody).into_server())
