@@ -17,6 +17,7 @@ pub mod gateway;
 pub mod labels;
 pub mod mesh_config;
 pub mod networking;
+pub mod sail;
 mod schema;
 pub mod security;
 pub mod selector;

@@ -1,0 +1,1 @@
+//! The operator: custom resources in, every object of the mesh out.

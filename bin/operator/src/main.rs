@@ -1,0 +1,3 @@
+//! Runs the operator.
+
+fn main() {}

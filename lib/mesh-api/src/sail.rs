@@ -1,0 +1,67 @@
+//! The custom resources of the operator, group `sailoperator.io`: what a mesh is to be made of.
+//!
+//! Names, fields, defaults, columns, rules, condition types, reasons and states are those of the Sail
+//! operator, so that its users' manifests and scripts keep working. `spec.values` takes the value paths of
+//! Istio's Helm charts. It is kept as it was written: what this version does not know is stored, reported
+//! and has no effect, where a schema that pruned it would lose it in silence.
+
+mod cni;
+pub mod condition;
+mod istio;
+mod revision;
+mod tag;
+pub mod values;
+pub mod version;
+mod ztunnel;
+
+pub use self::{
+    cni::{IstioCNI, IstioCNISpec},
+    istio::{Istio, IstioSpec, IstioStatus, RevisionSummary, UpdateStrategy, UpdateStrategyType},
+    revision::{IstioRevision, IstioRevisionSpec},
+    tag::{IstioRevisionTag, IstioRevisionTagSpec, IstioRevisionTagStatus},
+    ztunnel::{ZTunnel, ZTunnelSpec, ZTunnelStatus},
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use self::condition::StatusCondition;
+
+/// The API group of the custom resources.
+pub const GROUP: &str = "sailoperator.io";
+
+/// The mark on a custom resource that keeps it until what was made for it is gone. Sail's, so that its
+/// resources can be taken over.
+pub const FINALIZER: &str = "sailoperator.io/sail-operator";
+
+/// On an owned object, `"true"` lets others change it without being corrected at once.
+pub const IGNORE_ANNOTATION: &str = "sailoperator.io/ignore";
+
+/// Values of Istio's Helm charts as their author wrote them, nested by path.
+pub type Values = Map<String, Value>;
+
+/// What a ZTunnel or a tag refers to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TargetReference {
+    /// `Istio` or `IstioRevision`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What is known of IstioRevision and IstioCNI.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ComponentStatus {
+    /// The generation of the spec that this was written for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// What holds now, one entry per type.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<StatusCondition>,
+    /// `Healthy`, or the reason of the first condition that does not hold.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub state: String,
+}

@@ -1,0 +1,1 @@
+//! The versions that can be asked for, from `versions.yaml`.

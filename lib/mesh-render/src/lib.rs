@@ -1,0 +1,63 @@
+//! Custom resources to the Kubernetes objects of each component: a pure function of specification,
+//! platform and version.
+//!
+//! ```text
+//! defaults < profile < compatibility < platform < user's values ── merged as JSON ──▶ typed values
+//!                                                                                        │
+//!                                      settings (platform, release, images) ─────────────┴──▶ objects
+//! ```
+//!
+//! The operator applies what comes out, `operator render` prints it, and `manifests/` holds it. The same
+//! input gives the same bytes. Nothing here reads a file, a clock or the network.
+
+pub mod object;
+pub mod settings;
+
+pub use self::{
+    object::{Kind, Object},
+    settings::{Images, Platform, PlatformKind, Settings, TlsProfile},
+};
+
+/// The objects of a component, and what its author should know about them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rendered {
+    /// In the order in which they are to be applied: accounts and rights before what needs them.
+    pub objects: Vec<Object>,
+    /// Values without effect.
+    pub notes: Vec<Note>,
+}
+
+/// A value that was given and has no effect. Holds its path, such as `pilot.autoscaleMax`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Note {
+    /// Nobody knows it: misspelt, or of a newer version.
+    #[error("spec.values.{0} is not known and has no effect")]
+    Unknown(String),
+    /// Istio has it and this distribution does not do what it asks for.
+    #[error("spec.values.{path} has no effect: {why}")]
+    WithoutEffect {
+        /// The path of the value.
+        path: String,
+        /// Why not, and what to use instead.
+        why: &'static str,
+    },
+}
+
+/// Why nothing can be rendered. The author of the resource can repair it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A value is of another kind than its path takes.
+    #[error("spec.values.{path}: {problem}")]
+    Value {
+        /// The path of the value.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The mesh configuration in the values cannot be read.
+    #[error("spec.values.meshConfig: {0}")]
+    MeshConfig(#[from] mesh_api::mesh_config::Error),
+    /// A profile that does not exist.
+    #[error("spec.profile: there is no profile `{0}`")]
+    Profile(String),
+}
