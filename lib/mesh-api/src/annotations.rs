@@ -7,6 +7,12 @@ pub const REDIRECTION_ENABLED: &str = "enabled";
 /// How a waypoint wants to be reached that does not speak HBONE: `PROXY` or `NONE`, and `/port`. On a
 /// Gateway or its GatewayClass.
 pub const WAYPOINT_INBOUND_BINDING: &str = "ambient.istio.io/waypoint-inbound-binding";
+/// How connections to the names of a ServiceEntry are made: [`CONNECT_STRATEGY_RACE`], or one address after
+/// the other.
+pub const CONNECT_STRATEGY: &str = "ambient.istio.io/connect-strategy";
+/// The value of [`CONNECT_STRATEGY`] that connects to all addresses at once and keeps the first that
+/// answers; a waypoint does it, ztunnel does not.
+pub const CONNECT_STRATEGY_RACE: &str = "FIRST_HEALTHY_RACE";
 /// Whether an AuthorizationPolicy is only tried: `true` logs what it would do and enforces nothing.
 pub const DRY_RUN: &str = "istio.io/dry-run";
 /// The share of traffic, 0 to 100, that goes to the second waypoint.

@@ -19,12 +19,17 @@ pub struct Service {
     pub cidr_vips: Vec<NetworkCidr>,
     /// Target port by service port; 0 stands for a named port that only an endpoint can resolve.
     pub ports: BTreeMap<u16, u16>,
+    /// What is spoken on a service port, as far as somebody said so. Carrying connections does not depend on
+    /// it; waypoints and gateways read it.
+    pub app_protocols: BTreeMap<u16, AppProtocol>,
     /// Identities, as text, that the endpoints may prove besides their own.
     pub subject_alt_names: Vec<Arc<str>>,
     /// The waypoint in front of this service.
     pub waypoint: Option<GatewayAddress>,
     /// Waypoints to choose from by weight; takes precedence over `waypoint` when a weight is above 0.
     pub weighted_waypoints: Vec<WeightedWaypoint>,
+    /// Whether ingress gateways too go through the waypoint instead of past it.
+    pub ingress_use_waypoint: bool,
     /// How endpoints are chosen; `None` is by capacity alone.
     pub load_balancing: Option<LoadBalancing>,
     /// Which IP families the service offers.
@@ -33,6 +38,21 @@ pub struct Service {
     pub canonical: bool,
     /// Who may see this service.
     pub visibility: Visibility,
+}
+
+/// What is spoken on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AppProtocol {
+    /// HTTP/1.1.
+    Http11,
+    /// HTTP/2 without TLS.
+    Http2,
+    /// gRPC.
+    Grpc,
+    /// Bytes that nobody should interpret.
+    Tcp,
+    /// TLS of the application's own.
+    Tls,
 }
 
 /// One choice among several waypoints.
@@ -132,9 +152,11 @@ impl Service {
             vips: Vec::new(),
             cidr_vips: Vec::new(),
             ports: BTreeMap::new(),
+            app_protocols: BTreeMap::new(),
             subject_alt_names: Vec::new(),
             waypoint: None,
             weighted_waypoints: Vec::new(),
+            ingress_use_waypoint: false,
             load_balancing: None,
             ip_families: IpFamilies::Automatic,
             canonical: false,

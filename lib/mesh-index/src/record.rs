@@ -22,6 +22,7 @@ pub(crate) mod node;
 pub(crate) mod owner;
 pub(crate) mod pod;
 pub(crate) mod policy;
+pub(crate) mod protocol;
 pub(crate) mod service;
 pub(crate) mod slice;
 

@@ -44,6 +44,7 @@ pub(super) fn build(cluster: &Cluster, key: &Key, gateways: &mut Vec<Key>) -> Op
         role: &Role::Application,
         side: Side::Workload { explicit: true },
         hostname: None,
+        confined: false,
     };
     let uid = format!(
         "{}/networking.istio.io/WorkloadEntry/{}/{}",

@@ -28,16 +28,20 @@ pub(super) fn build(cluster: &Cluster, key: &Key, gateways: &mut Vec<Key>) -> Ve
     let Some(space) = cluster.seen(&key.namespace) else {
         return Vec::new();
     };
-    let entry = space.entries.get(&key.name);
-    let Some(entry) = entry.filter(|e| cluster.visibility(space, e) != Visibility::None) else {
+    let Some(entry) = space.entries.get(&key.name) else {
         return Vec::new();
     };
+    let visibility = cluster.visibility(space, entry);
+    if visibility == Visibility::None {
+        return Vec::new();
+    }
     let subject = Subject {
         namespace: &key.namespace,
         binding: entry.binding.as_deref(),
         role: &Role::Application,
         side: Side::Workload { explicit: false },
         hostname: None,
+        confined: visibility == Visibility::Namespace,
     };
     let names = names(entry);
     if entry.endpoints.is_empty() && names.is_empty() {

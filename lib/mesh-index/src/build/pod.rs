@@ -31,6 +31,7 @@ pub(super) fn build(cluster: &Cluster, key: &Key, gateways: &mut Vec<Key>) -> Op
         role: &role,
         side: Side::Workload { explicit: true },
         hostname: None,
+        confined: false,
     };
     let waypoint = waypoint::resolve(cluster, &subject, gateways).gateway;
     let node = cluster.nodes.get(&pod.node);

@@ -51,8 +51,10 @@ fn of_service(
         role: &service.role,
         side: Side::Service,
         hostname: Some(&key.name),
+        confined: false,
     };
     let bound = waypoint::resolve(cluster, &subject, gateways);
+    let spoken = (service.ports.iter()).filter_map(|port| Some((port.number, port.protocol?)));
     let ports = service.ports.iter().map(|port| match &port.target {
         Target::Number(target) => (port.number, *target),
         Target::Name(_) => (port.number, 0),
@@ -78,8 +80,10 @@ fn of_service(
         hostname: key.name.clone(),
         vips: vips(cluster, &service.addresses),
         ports: ports.collect(),
+        app_protocols: spoken.collect(),
         waypoint: bound.gateway,
         weighted_waypoints: bound.weighted,
+        ingress_use_waypoint: bound.ingress,
         load_balancing,
         ip_families: service.families,
         canonical: true,
@@ -94,12 +98,14 @@ fn of_entry(
     (entry_key, entry): (&Key, &ServiceEntry),
     gateways: &mut Vec<Key>,
 ) -> service::Service {
+    let visibility = cluster.visibility(space, entry);
     let subject = Subject {
         namespace: &key.namespace,
         binding: entry.binding.as_deref(),
         role: &Role::Application,
         side: Side::Service,
         hostname: Some(&key.name),
+        confined: visibility != Visibility::Public,
     };
     let bound = waypoint::resolve(cluster, &subject, gateways);
     let load_balancing = match entry.resolution {
@@ -122,6 +128,7 @@ fn of_entry(
         network: cluster.names.network.clone(),
         cidr: *cidr,
     });
+    let spoken = (entry.ports.iter()).filter_map(|port| Some((port.number, port.protocol?)));
     let canonical = cluster.canonical(&key.name);
     service::Service {
         name: entry_key.name.clone(),
@@ -130,13 +137,15 @@ fn of_entry(
         vips: vips(cluster, entry.addresses.iter().chain(&allocated)),
         cidr_vips: ranges.collect(),
         ports: entry.ports.iter().map(|p| (p.number, p.target)).collect(),
+        app_protocols: spoken.collect(),
         subject_alt_names: entry.subject_alt_names.to_vec(),
         waypoint: bound.gateway,
         weighted_waypoints: bound.weighted,
+        ingress_use_waypoint: bound.ingress,
         load_balancing,
         ip_families: IpFamilies::Automatic,
         canonical: canonical == Some(&key.namespace),
-        visibility: match cluster.visibility(space, entry) {
+        visibility: match visibility {
             Visibility::Public => service::Visibility::Public,
             Visibility::Namespace | Visibility::None => service::Visibility::Namespace,
         },

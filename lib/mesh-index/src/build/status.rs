@@ -15,7 +15,7 @@ use crate::{
     output::{Condition, StatusUpdate},
     published::BuiltStatus,
     record::{
-        entry::{Resolution, ServiceEntry},
+        entry::{Resolution, ServiceEntry, Strategy},
         service::Role,
     },
 };
@@ -78,6 +78,7 @@ fn service(cluster: &Cluster, space: &Space, key: &Key, gateways: &mut Vec<Key>)
         role: &service.role,
         side: Side::Service,
         hostname: Some(&hostname),
+        confined: false,
     };
     let bound = waypoint::resolve(cluster, &subject, gateways);
     Some(Status {
@@ -89,18 +90,20 @@ fn service(cluster: &Cluster, space: &Space, key: &Key, gateways: &mut Vec<Key>)
 
 fn entry(cluster: &Cluster, space: &Space, key: &Key, gateways: &mut Vec<Key>) -> Option<Status> {
     let entry = space.entries.get(&key.name)?;
+    let visibility = cluster.visibility(space, entry);
     let subject = Subject {
         namespace: &key.namespace,
         binding: entry.binding.as_deref(),
         role: &Role::Application,
         side: Side::Service,
         hostname: None,
+        confined: visibility == Visibility::Namespace,
     };
     let verdict = waypoint::resolve(cluster, &subject, gateways).verdict;
     let conditions = [
         bound_condition(&verdict),
         missing_condition(entry, &verdict),
-        visibility_condition(cluster.visibility(space, entry)),
+        visibility_condition(visibility),
     ];
     Some(Status {
         generation: entry.generation,
@@ -122,6 +125,7 @@ fn workload_entry(
         role: &Role::Application,
         side: Side::Workload { explicit: true },
         hostname: None,
+        confined: false,
     };
     let verdict = waypoint::resolve(cluster, &subject, gateways).verdict;
     Some(Status {
@@ -136,20 +140,22 @@ fn bound_condition(verdict: &Verdict) -> Option<Condition> {
         Verdict::Unbound => return None,
         Verdict::Accepted {
             waypoint,
-            canary: None,
-        } => (
-            true,
-            reason::WAYPOINT_ACCEPTED,
-            format!("traffic goes through waypoint {waypoint}"),
-        ),
-        Verdict::Accepted {
-            waypoint,
-            canary: Some((second, weight)),
-        } => (
-            true,
-            reason::WAYPOINT_ACCEPTED,
-            format!("traffic goes through waypoint {waypoint}, {weight} % of it through {second}"),
-        ),
+            canary,
+            ingress,
+        } => {
+            let share = canary
+                .as_ref()
+                .map_or_else(String::new, |(second, weight)| {
+                    format!(", {weight} % of it through {second}")
+                });
+            let gateways = if *ingress {
+                "; that of ingress gateways too"
+            } else {
+                ""
+            };
+            let message = format!("traffic goes through waypoint {waypoint}{share}{gateways}");
+            (true, reason::WAYPOINT_ACCEPTED, message)
+        }
         Verdict::Refused {
             waypoint,
             refusal,
@@ -179,18 +185,32 @@ fn bound_condition(verdict: &Verdict) -> Option<Condition> {
     })
 }
 
-/// A wildcard that is resolved on demand needs a proxy that knows which name is meant.
+/// A wildcard that is resolved on demand needs a proxy that knows which name is meant, and to race
+/// addresses one that connects before the client believes that it is connected.
 fn missing_condition(entry: &ServiceEntry, verdict: &Verdict) -> Option<Condition> {
     let wildcard = entry.hosts.iter().any(|h| ServiceEntry::is_wildcard(h));
-    let needs = wildcard && entry.resolution == Resolution::DynamicDns;
-    (needs && *verdict == Verdict::Unbound).then(|| Condition {
+    let (reason, message) = if *verdict != Verdict::Unbound {
+        return None;
+    } else if wildcard && entry.resolution == Resolution::DynamicDns {
+        (
+            reason::NO_WAYPOINT_FOR_WILDCARD_SERVICE,
+            "a wildcard host with resolution DYNAMIC_DNS can be reached through a waypoint only: \
+             label the object or its namespace with istio.io/use-waypoint",
+        )
+    } else if entry.strategy == Strategy::Race {
+        (
+            reason::NO_WAYPOINT_FOR_RACING_CONNECT_STRATEGY,
+            "connect strategy FIRST_HEALTHY_RACE is carried out by a waypoint only, and without it one \
+             address is tried: label the object or its namespace with istio.io/use-waypoint",
+        )
+    } else {
+        return None;
+    };
+    Some(Condition {
         kind: condition::WAYPOINT_MISSING,
         status: true,
-        reason: reason::NO_WAYPOINT_FOR_WILDCARD_SERVICE,
-        message:
-            "a wildcard host with resolution DYNAMIC_DNS can be reached through a waypoint only: \
-                  label the object or its namespace with istio.io/use-waypoint"
-                .into(),
+        reason,
+        message: message.into(),
     })
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) side: Side,
     /// The object's own host name, if it is a service.
     pub(crate) hostname: Option<&'a str>,
+    /// Whether only its own namespace sees the object: a waypoint elsewhere would show it to others.
+    pub(crate) confined: bool,
 }
 
 /// The traffic that is meant.
@@ -57,6 +59,8 @@ pub(crate) struct Bound {
     pub(crate) gateway: Option<GatewayAddress>,
     /// The waypoints to publish where there are two; else none.
     pub(crate) weighted: Vec<WeightedWaypoint>,
+    /// Whether ingress gateways go through the waypoint, or wait for it, too.
+    pub(crate) ingress: bool,
     /// What to tell the user.
     pub(crate) verdict: Verdict,
 }
@@ -71,6 +75,8 @@ pub(crate) enum Verdict {
         waypoint: Key,
         /// A second waypoint and its share in percent.
         canary: Option<(Key, u8)>,
+        /// Whether connections from ingress gateways do so too.
+        ingress: bool,
     },
     /// The waypoint cannot take the traffic.
     Refused {
@@ -89,6 +95,8 @@ pub(crate) enum Refusal {
     Missing,
     NotReady,
     Denied,
+    /// The waypoint is in another namespace than an object that only its own may see.
+    Confined,
     OtherTraffic,
     CanaryWeight,
     CanaryIsPrimary,
@@ -101,6 +109,7 @@ struct Reference<'a> {
     gateway: &'a Key,
     own: bool,
     canary: Option<&'a Canary>,
+    ingress: bool,
 }
 
 /// GatewayClasses of waypoints and of gateways between networks.
@@ -137,6 +146,7 @@ pub(crate) fn resolve(cluster: &Cluster, subject: &Subject<'_>, gateways: &mut V
             Bound {
                 gateway: (!bypassed).then_some(closed),
                 weighted: Vec::new(),
+                ingress: !bypassed && reference.ingress,
                 verdict: Verdict::Refused {
                     waypoint,
                     refusal,
@@ -154,12 +164,15 @@ fn reference<'a>(
     inherited: Option<&'a Binding>,
 ) -> Option<Reference<'a>> {
     let own = subject.binding;
+    let mut stated = [own, inherited].into_iter().flatten();
+    let ingress = stated.find_map(|binding| binding.ingress).unwrap_or(false);
     match own.map_or(&Choice::Inherit, |binding| &binding.choice) {
         Choice::OptOut => None,
         Choice::Gateway(gateway) => Some(Reference {
             gateway,
             own: true,
             canary: own.and_then(|binding| binding.canary.as_ref()),
+            ingress,
         }),
         Choice::Inherit => {
             let system = **subject.namespace == *cluster.settings.system_namespace;
@@ -171,6 +184,7 @@ fn reference<'a>(
                         gateway,
                         own: false,
                         canary: canary.or(inherited.canary.as_ref()),
+                        ingress,
                     })
                 }
                 _ => None,
@@ -210,6 +224,9 @@ fn is_meant_for_others(subject: &Subject<'_>, reference: &Reference<'_>) -> bool
 
 /// Where a waypoint takes the subject's traffic, or why it does not.
 fn examine(cluster: &Cluster, subject: &Subject<'_>, key: &Key) -> Result<GatewayAddress, Refusal> {
+    if subject.confined && *key.namespace != **subject.namespace {
+        return Err(Refusal::Confined);
+    }
     let (gateway, terms) = cluster.gateway(key).ok_or(Refusal::Missing)?;
     let traffic = terms.traffic.unwrap_or(TrafficType::Service);
     let takes = match (traffic, subject.side) {
@@ -278,9 +295,11 @@ fn accepted(
         return Bound {
             gateway: Some(gateway),
             weighted: Vec::new(),
+            ingress: reference.ingress,
             verdict: Verdict::Accepted {
                 waypoint,
                 canary: None,
+                ingress: reference.ingress,
             },
         };
     };
@@ -305,15 +324,18 @@ fn accepted(
                 },
             ],
             gateway: Some(gateway),
+            ingress: reference.ingress,
             verdict: Verdict::Accepted {
                 waypoint,
                 canary: Some((canary.gateway.clone(), weight)),
+                ingress: reference.ingress,
             },
         },
         // All traffic keeps going through the first waypoint.
         Err(refusal) => Bound {
             gateway: Some(gateway),
             weighted: Vec::new(),
+            ingress: reference.ingress,
             verdict: Verdict::CanaryRefused { waypoint, refusal },
         },
     }
@@ -347,6 +369,7 @@ impl Bound {
     const UNBOUND: Self = Self {
         gateway: None,
         weighted: Vec::new(),
+        ingress: false,
         verdict: Verdict::Unbound,
     };
 }
@@ -359,6 +382,7 @@ impl Refusal {
         match self {
             Self::Missing | Self::NotReady => reason::WAYPOINT_IS_NOT_READY,
             Self::Denied => reason::ATTACHMENT_DENIED,
+            Self::Confined => reason::CROSS_NAMESPACE_WAYPOINT_FORBIDDEN,
             Self::OtherTraffic => reason::UNSUPPORTED_TRAFFIC_TYPE,
             Self::CanaryWeight => reason::CANARY_INVALID_WEIGHT,
             Self::CanaryIsPrimary => reason::CANARY_SAME_AS_PRIMARY,
@@ -373,6 +397,10 @@ impl Refusal {
             Self::NotReady => format!("waypoint {waypoint} is not ready: it has no address yet"),
             Self::Denied => format!(
                 "waypoint {waypoint} does not allow this namespace: see allowedRoutes of its listener"
+            ),
+            Self::Confined => format!(
+                "waypoint {waypoint} is in another namespace, and only its own may see this object: \
+                 use a waypoint of its namespace, or let the whole mesh see the object"
             ),
             Self::OtherTraffic => format!(
                 "waypoint {waypoint} is not for this kind of traffic: see its label \

@@ -17,6 +17,8 @@ pub(crate) struct Binding {
     pub(crate) canary: Option<Canary>,
     /// What happens when the waypoint cannot take traffic.
     pub(crate) unready: Option<WaypointUnready>,
+    /// Whether connections from ingress gateways go through the waypoint too.
+    pub(crate) ingress: Option<bool>,
 }
 
 /// A choice of waypoint.
@@ -46,6 +48,14 @@ const BYPASS: &str = "bypass";
 const CLOSE: &str = "close";
 
 impl Binding {
+    /// That of an object that says nothing about waypoints.
+    const NOTHING: Self = Self {
+        choice: Choice::Inherit,
+        canary: None,
+        unready: None,
+        ingress: None,
+    };
+
     /// What the labels and annotations of an object in `namespace`, or of the namespace itself, say;
     /// `None` if they say nothing.
     pub(crate) fn read(
@@ -79,20 +89,35 @@ impl Binding {
                 .and_then(|weight| weight.parse().ok())
                 .filter(|weight| *weight <= 100),
         });
-        let unready = unready(meta, reader);
-        let says_nothing = choice == Choice::Inherit && canary.is_none() && unready.is_none();
-        (!says_nothing).then(|| {
-            Box::new(Self {
-                choice,
-                canary,
-                unready,
-            })
-        })
+        let binding = Self {
+            choice,
+            canary,
+            unready: unready(meta, reader),
+            ingress: ingress(meta, reader),
+        };
+        (binding != Self::NOTHING).then(|| Box::new(binding))
     }
 }
 
 fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     meta.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+/// Spelled as Istio takes it.
+fn ingress(meta: &ObjectMeta, reader: &mut Reader<'_>) -> Option<bool> {
+    let key = labels::INGRESS_USE_WAYPOINT;
+    match label(meta, key)? {
+        "true" | "True" | "TRUE" | "t" | "T" | "1" => Some(true),
+        "false" | "False" | "FALSE" | "f" | "F" | "0" => Some(false),
+        other => {
+            reader.problem(
+                format!("metadata.labels[{key}]"),
+                format!("`{}` is unknown: use `true` or `false`", excerpt(other)),
+            );
+            // Not past what enforces policies because of a slip of the pen.
+            Some(true)
+        }
+    }
 }
 
 fn unready(meta: &ObjectMeta, reader: &mut Reader<'_>) -> Option<WaypointUnready> {

@@ -3,18 +3,21 @@
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_api::{
-    labels,
+    annotations, labels,
     mesh_config::Visibility,
     networking::{self, ServiceEntrySpec},
     status::Status,
 };
 
+use mesh_core::service::AppProtocol;
+
 use super::{
-    Age, Reader,
+    Age, Reader, annotation,
     binding::Binding,
     endpoint::{Address, Endpoint, reported},
-    excerpt, marked,
+    excerpt, marked, protocol,
     service::{Distribution, distribution},
 };
 use crate::{output::AllocatedAddress, text::Labels};
@@ -40,6 +43,7 @@ pub(crate) struct ServiceEntry {
     pub(crate) selector: Option<Labels>,
     pub(crate) visibility: Option<Visibility>,
     pub(crate) subject_alt_names: Box<[Arc<str>]>,
+    pub(crate) strategy: Strategy,
     pub(crate) distribution: Option<Distribution>,
     pub(crate) binding: Option<Box<Binding>>,
     pub(crate) generation: i64,
@@ -54,6 +58,8 @@ pub(crate) struct Port {
     pub(crate) number: u16,
     /// The port of endpoints that do not have their own for this name.
     pub(crate) target: u16,
+    /// What is spoken, as far as it is stated.
+    pub(crate) protocol: Option<AppProtocol>,
 }
 
 /// How the endpoints are found.
@@ -67,6 +73,15 @@ pub(crate) enum Resolution {
     Dns,
     /// As `Dns`, and for whichever of the wildcard's names is asked for.
     DynamicDns,
+}
+
+/// How the addresses of a name are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Strategy {
+    /// As ztunnel does.
+    Default,
+    /// All at once; the first that answers is kept.
+    Race,
 }
 
 /// Hosts of an entry that are looked at; the schema allows as many.
@@ -115,6 +130,7 @@ impl ServiceEntry {
             selector,
             visibility: export(spec, reader),
             subject_alt_names: names(spec, reader),
+            strategy: strategy(meta, resolution, reader),
             distribution: distribution(meta, reader),
             binding: Binding::read(meta, &namespace, reader),
             generation: meta.generation.unwrap_or_default(),
@@ -239,6 +255,7 @@ fn ports(spec: &ServiceEntrySpec, reader: &mut Reader<'_>) -> Box<[Port]> {
             name,
             number,
             target,
+            protocol: protocol::parse(protocol),
         });
     }
     ports.into()
@@ -283,6 +300,22 @@ fn endpoints(
         }
     }
     endpoints.into()
+}
+
+/// Only names that clients resolve can have several addresses to choose from.
+fn strategy(meta: &ObjectMeta, resolution: Resolution, reader: &mut Reader<'_>) -> Strategy {
+    let resolved = matches!(resolution, Resolution::Dns | Resolution::DynamicDns);
+    match annotation(meta, annotations::CONNECT_STRATEGY) {
+        Some(annotations::CONNECT_STRATEGY_RACE) if resolved => Strategy::Race,
+        None | Some(annotations::CONNECT_STRATEGY_RACE | "DEFAULT") => Strategy::Default,
+        Some(other) => {
+            let field = format!("metadata.annotations[{}]", annotations::CONNECT_STRATEGY);
+            let race = annotations::CONNECT_STRATEGY_RACE;
+            let reason = format!("`{}` is unknown: use {race}, or none", excerpt(other));
+            reader.problem(field, reason);
+            Strategy::Default
+        }
+    }
 }
 
 /// Who sees the entry, as far as it says so itself.

@@ -7,9 +7,9 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use mesh_api::{annotations, condition, labels};
-use mesh_core::service::IpFamilies;
+use mesh_core::service::{AppProtocol, IpFamilies};
 
-use super::{Reader, annotation, binding::Binding, excerpt, pod::is_tcp};
+use super::{Reader, annotation, binding::Binding, excerpt, pod::is_tcp, protocol};
 use crate::text::Labels;
 
 /// What is kept of a service.
@@ -55,6 +55,8 @@ pub(crate) struct ServicePort {
     pub(crate) name: Arc<str>,
     pub(crate) number: u16,
     pub(crate) target: Target,
+    /// What is spoken, as far as it is stated.
+    pub(crate) protocol: Option<AppProtocol>,
 }
 
 /// Where a service's port leads.
@@ -151,6 +153,7 @@ fn ports(spec: &v1::ServiceSpec, reader: &mut Reader<'_>) -> Arc<[ServicePort]> 
             name,
             number,
             target,
+            protocol: protocol::of_service_port(port),
         }));
     }
     ports.into()

@@ -1,17 +1,19 @@
 //! Services.
 
+use std::collections::BTreeMap;
+
 use mesh_core::{
     address::{NetworkAddress, NetworkCidr},
     service::{
-        BalancingMode, HealthPolicy, IpFamilies, LoadBalancing, Scope, Service, Visibility,
-        WeightedWaypoint,
+        AppProtocol, BalancingMode, HealthPolicy, IpFamilies, LoadBalancing, Scope, Service,
+        Visibility, WeightedWaypoint,
     },
 };
 use mesh_proto::workload as proto;
 
 use super::{
     Error, InField, Interner, Problem, gateway, ip, ip_bytes, known, list, range, required,
-    workload::{port_map, ports_to_proto},
+    workload::port_map,
 };
 
 /// A virtual address of the wire: one address, or a range.
@@ -38,6 +40,7 @@ pub fn from_proto(message: proto::Service, texts: &mut Interner) -> Result<Servi
         hostname: texts.share(required(&message.hostname).field("hostname")?),
         vips,
         cidr_vips,
+        app_protocols: app_protocols(&message.ports),
         ports: port_map(message.ports)?,
         subject_alt_names: list("subject_alt_names", &message.subject_alt_names, |name| {
             required(name).map(|name| texts.share(name))
@@ -52,6 +55,7 @@ pub fn from_proto(message: proto::Service, texts: &mut Interner) -> Result<Servi
             &message.weighted_waypoints,
             |choice| weighted_waypoint(choice, texts),
         )?,
+        ingress_use_waypoint: message.ingress_use_waypoint,
         load_balancing: message
             .load_balancing
             .map(|balancing| load_balancing(&balancing))
@@ -80,7 +84,7 @@ pub fn to_proto(service: &Service) -> proto::Service {
         namespace: service.namespace.to_string(),
         hostname: service.hostname.to_string(),
         addresses: single.chain(ranges).collect(),
-        ports: ports_to_proto(&service.ports),
+        ports: ports_to_proto(service),
         subject_alt_names: service
             .subject_alt_names
             .iter()
@@ -96,7 +100,7 @@ pub fn to_proto(service: &Service) -> proto::Service {
         }
         .into(),
         canonical: service.canonical,
-        ingress_use_waypoint: false,
+        ingress_use_waypoint: service.ingress_use_waypoint,
         weighted_waypoints: service
             .weighted_waypoints
             .iter()
@@ -111,6 +115,40 @@ pub fn to_proto(service: &Service) -> proto::Service {
         }
         .into(),
     }
+}
+
+/// What is spoken on each port. A value that is newer than this version is left out and not an error: the
+/// service can be reached all the same.
+fn app_protocols(ports: &[proto::Port]) -> BTreeMap<u16, AppProtocol> {
+    let known = |port: &proto::Port| {
+        let protocol = match known(port.app_protocol).ok()? {
+            proto::AppProtocol::Unknown => return None,
+            proto::AppProtocol::Http11 => AppProtocol::Http11,
+            proto::AppProtocol::Http2 => AppProtocol::Http2,
+            proto::AppProtocol::Grpc => AppProtocol::Grpc,
+            proto::AppProtocol::Tcp => AppProtocol::Tcp,
+            proto::AppProtocol::Tls => AppProtocol::Tls,
+        };
+        Some((u16::try_from(port.service_port).ok()?, protocol))
+    };
+    ports.iter().filter_map(known).collect()
+}
+
+fn ports_to_proto(service: &Service) -> Vec<proto::Port> {
+    let port = |(number, target): (&u16, &u16)| proto::Port {
+        service_port: u32::from(*number),
+        target_port: u32::from(*target),
+        app_protocol: match service.app_protocols.get(number) {
+            None => proto::AppProtocol::Unknown,
+            Some(AppProtocol::Http11) => proto::AppProtocol::Http11,
+            Some(AppProtocol::Http2) => proto::AppProtocol::Http2,
+            Some(AppProtocol::Grpc) => proto::AppProtocol::Grpc,
+            Some(AppProtocol::Tcp) => proto::AppProtocol::Tcp,
+            Some(AppProtocol::Tls) => proto::AppProtocol::Tls,
+        }
+        .into(),
+    };
+    service.ports.iter().map(port).collect()
 }
 
 fn vip(message: &proto::NetworkAddress, texts: &mut Interner) -> Result<Vip, Error> {

@@ -1,4 +1,7 @@
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mesh_core::{
@@ -9,12 +12,12 @@ use mesh_core::{
         Action, Authorization, Clause, Match, PolicyScope, Rule, ServiceAccountMatch, StringMatch,
     },
     service::{
-        BalancingMode, HealthPolicy, IpFamilies, LoadBalancing, Scope, Service, Visibility,
-        WeightedWaypoint,
+        AppProtocol, BalancingMode, HealthPolicy, IpFamilies, LoadBalancing, Scope, Service,
+        Visibility, WeightedWaypoint,
     },
     workload::{
-        ApplicationProtocol, ApplicationTunnel, Health, Locality, NetworkMode, TunnelProtocol,
-        Workload, WorkloadType,
+        ApplicationProtocol, ApplicationTunnel, Health, Locality, NetworkMode, PortMap,
+        TunnelProtocol, Workload, WorkloadType,
     },
 };
 use mesh_proto::security;
@@ -76,8 +79,27 @@ fn gateway() -> impl Strategy<Value = GatewayAddress> {
     })
 }
 
-fn ports() -> impl Strategy<Value = mesh_core::workload::PortMap> {
+fn ports() -> impl Strategy<Value = PortMap> {
     proptest::collection::btree_map(1..=u16::MAX, any::<u16>(), 0..3)
+}
+
+/// Ports of a service, and what is spoken on some of them.
+fn ports_and_protocols() -> impl Strategy<Value = (PortMap, BTreeMap<u16, AppProtocol>)> {
+    let protocol = option::of(select(vec![
+        AppProtocol::Http11,
+        AppProtocol::Http2,
+        AppProtocol::Grpc,
+        AppProtocol::Tcp,
+        AppProtocol::Tls,
+    ]));
+    let ports = proptest::collection::btree_map(1..=u16::MAX, (any::<u16>(), protocol), 0..3);
+    ports.prop_map(|ports| {
+        let targets = ports.iter().map(|(number, (target, _))| (*number, *target));
+        let spoken = ports
+            .iter()
+            .filter_map(|(number, (_, spoken))| Some((*number, (*spoken)?)));
+        (targets.collect(), spoken.collect())
+    })
 }
 
 prop_compose! {
@@ -162,7 +184,7 @@ prop_compose! {
         key in hostname(), name in maybe_empty(),
         vips in vec(network_address(), 0..3),
         cidr_vips in vec((maybe_empty(), cidr()), 0..3),
-        ports in ports(),
+        (ports, app_protocols) in ports_and_protocols(),
         subject_alt_names in vec(name(), 0..2),
         waypoint in option::of(gateway()),
         weighted in vec((gateway(), any::<u32>()), 0..3),
@@ -170,12 +192,12 @@ prop_compose! {
         ip_families in select(vec![
             IpFamilies::Automatic, IpFamilies::Ipv4Only, IpFamilies::Ipv6Only, IpFamilies::Dual,
         ]),
-        canonical in any::<bool>(),
+        (canonical, ingress_use_waypoint) in any::<(bool, bool)>(),
         visibility in select(vec![Visibility::Public, Visibility::Namespace]),
     ) -> Service {
         Service {
-            name, vips, ports, subject_alt_names, waypoint, load_balancing, ip_families, canonical,
-            visibility,
+            name, vips, ports, app_protocols, subject_alt_names, waypoint, load_balancing, ip_families,
+            canonical, ingress_use_waypoint, visibility,
             namespace: key.namespace,
             hostname: key.hostname,
             cidr_vips: cidr_vips.into_iter().map(|(network, cidr)| NetworkCidr { network, cidr }).collect(),
@@ -402,6 +424,19 @@ fn service_that_cannot_be_understood_is_refused_with_the_field() {
             "weighted_waypoints[0].destination: must be set",
         ]
     );
+}
+
+#[test]
+fn service_whose_protocol_is_newer_than_this_version_is_reached_all_the_same() {
+    let mut message = service::to_proto(&Service {
+        ports: [(80, 8080), (81, 8081)].into(),
+        app_protocols: [(80, AppProtocol::Http2), (81, AppProtocol::Grpc)].into(),
+        ..Service::named("n", "ns", "host")
+    });
+    message.ports[1].app_protocol = 99;
+    let service = service::from_proto(message, &mut Interner::default()).unwrap();
+    assert_eq!(service.ports, [(80, 8080), (81, 8081)].into());
+    assert_eq!(service.app_protocols, [(80, AppProtocol::Http2)].into());
 }
 
 #[test]

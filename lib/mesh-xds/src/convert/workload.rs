@@ -121,8 +121,8 @@ pub(super) fn port_map(ports: Vec<proto::Port>) -> Result<PortMap, Error> {
     Ok(list("ports", ports, pair)?.into_iter().collect())
 }
 
-/// Ports for the wire.
-pub(super) fn ports_to_proto(ports: &PortMap) -> Vec<proto::Port> {
+/// Ports for the wire. What is spoken on them is the service's to say.
+fn ports_to_proto(ports: &PortMap) -> Vec<proto::Port> {
     let port = |(service_port, target_port): (&u16, &u16)| proto::Port {
         service_port: u32::from(*service_port),
         target_port: u32::from(*target_port),

@@ -2,7 +2,9 @@
 
 use mesh_core::{
     address::{NamespacedHostname, NetworkAddress, NetworkCidr},
-    service::{BalancingMode, HealthPolicy, LoadBalancing, Service as CoreService, Visibility},
+    service::{
+        AppProtocol, BalancingMode, HealthPolicy, LoadBalancing, Service as CoreService, Visibility,
+    },
     workload::{Health, PortMap, TunnelProtocol},
 };
 
@@ -51,6 +53,7 @@ fn without_resolution_connections_go_where_they_were_going() {
         vips: vec![vip("198.51.100.7")],
         cidr_vips: vec![cidr("192.0.2.0/24"), cidr("2001:db8::/32")],
         ports: PortMap::from([(443, 443)]),
+        app_protocols: [(443, AppProtocol::Tls)].into(),
         subject_alt_names: vec!["spiffe://td/ns/a/sa/b".into()],
         load_balancing: Some(LoadBalancing {
             routing_preference: vec![],

@@ -3,7 +3,8 @@
 use mesh_core::{
     address::{NamespacedHostname, NetworkAddress},
     service::{
-        BalancingMode, HealthPolicy, IpFamilies, LoadBalancing, Scope, Service as CoreService,
+        AppProtocol, BalancingMode, HealthPolicy, IpFamilies, LoadBalancing, Scope,
+        Service as CoreService,
     },
     workload::{Health, NetworkMode, PortMap},
 };
@@ -16,6 +17,7 @@ fn web() -> CoreService {
     CoreService {
         vips: vec![vip("10.96.0.1")],
         ports: PortMap::from([(80, 8080)]),
+        app_protocols: [(80, AppProtocol::Http11)].into(),
         ip_families: IpFamilies::Ipv4Only,
         canonical: true,
         ..CoreService::named("web", "shop", "web.shop.svc.cluster.local")
@@ -85,6 +87,21 @@ fn a_named_target_is_left_to_the_endpoints_and_other_protocols_out() {
     ]}});
     assert_service(ports, |s| CoreService {
         ports: PortMap::from([(80, 0), (81, 81)]),
+        app_protocols: [].into(),
+        ..s
+    });
+}
+
+#[test]
+fn a_port_says_what_is_spoken_on_it() {
+    let ports = json!({"spec": {"ports": [
+        {"name": "http-web", "port": 80, "targetPort": 8080},
+        {"name": "http-api", "port": 81, "targetPort": 8081, "appProtocol": "grpc"},
+        {"name": "other", "port": 82, "targetPort": 8082},
+    ]}});
+    assert_service(ports, |s| CoreService {
+        ports: PortMap::from([(80, 8080), (81, 8081), (82, 8082)]),
+        app_protocols: [(80, AppProtocol::Http11), (81, AppProtocol::Grpc)].into(),
         ..s
     });
 }

@@ -130,6 +130,37 @@ fn an_entry_is_told_who_sees_it_and_whether_it_needs_a_waypoint() {
 }
 
 #[test]
+fn an_entry_whose_addresses_race_is_told_that_it_needs_a_waypoint() {
+    let strategy = |strategy: &str, resolution: &str| {
+        merged(
+            json!({"spec": {"resolution": resolution}}),
+            annotated(json!({"ambient.istio.io/connect-strategy": strategy})),
+        )
+    };
+    let race = strategy("FIRST_HEALTHY_RACE", "DNS");
+    let missing = "WaypointMissing=true/NoWaypointForRacingConnectStrategy";
+    let mut mesh = Mesh::of([entry("api", race.clone()), gateway("wp", json!({}))]);
+    let told = |mesh: &Mesh| mesh.reasons(Kind::ServiceEntry, "shop", "api")[0].clone();
+    assert_eq!(told(&mesh), missing);
+    mesh.apply(entry("api", merged(race, using("wp"))));
+    assert_eq!(told(&mesh), "WaypointBound=true/WaypointAccepted");
+    for (stated, resolution, problems) in [
+        ("DEFAULT", "DNS", 0),
+        ("FIRST_HEALTHY_RACE", "STATIC", 0),
+        ("RACE", "DNS", 1),
+    ] {
+        mesh.problems.clear();
+        mesh.apply(entry("api", strategy(stated, resolution)));
+        assert_eq!(
+            told(&mesh),
+            "VisibilityApplied=true/Public",
+            "{stated} {resolution}"
+        );
+        assert_eq!(mesh.problems.len(), problems, "{:?}", mesh.problems);
+    }
+}
+
+#[test]
 fn a_generation_that_was_looked_at_is_said_even_if_nothing_else_is_new() {
     let mut mesh = Mesh::of([entry("api", json!({}))]);
     let output = mesh.apply(entry("api", json!({"metadata": {"generation": 2}})));

@@ -210,6 +210,104 @@ fn a_listener_decides_which_namespaces_may_attach() {
 }
 
 #[test]
+fn an_entry_that_its_namespace_alone_sees_has_no_waypoint_elsewhere() {
+    let all = json!({"spec": {"listeners": [{
+        "name": "mesh", "port": 15008, "protocol": "HBONE",
+        "allowedRoutes": {"namespaces": {"from": "All"}},
+    }]}});
+    let elsewhere = merged(
+        merged(
+            json!({"metadata": {"namespace": "bank"}}),
+            json!({"spec": {"resolution": "STATIC", "endpoints": [{"address": "192.0.2.1"}]}}),
+        ),
+        labelled(json!({"istio.io/use-waypoint": "wp", "istio.io/use-waypoint-namespace": "shop"})),
+    );
+    let confined = merged(elsewhere.clone(), json!({"spec": {"exportTo": ["."]}}));
+    let mut mesh = Mesh::of([
+        gateway(
+            "wp",
+            merged(
+                all,
+                json!({"status": {"addresses": [{"value": "10.96.0.99"}]}}),
+            ),
+        ),
+        entry("api", elsewhere),
+    ]);
+    let told = |mesh: &Mesh| mesh.reasons(Kind::ServiceEntry, "bank", "api")[0].clone();
+    assert_eq!(told(&mesh), ACCEPTED);
+    let open = mesh.service("bank/api.example").waypoint.clone();
+    assert_ne!(open, to_wp());
+    mesh.apply(entry("api", confined.clone()));
+    assert_eq!(
+        told(&mesh),
+        "WaypointBound=false/CrossNamespaceWaypointForbidden"
+    );
+    // Neither the service nor its endpoints go to the waypoint, nor past it.
+    assert_eq!(mesh.service("bank/api.example").waypoint, to_wp());
+    assert_ne!(mesh.workload("192.0.2.1").waypoint, open);
+    // Whether the waypoint would take it makes no difference.
+    mesh.delete(Kind::Gateway, "shop", "wp");
+    assert_eq!(
+        told(&mesh),
+        "WaypointBound=false/CrossNamespaceWaypointForbidden"
+    );
+    // In its own namespace it may.
+    mesh.apply(entry(
+        "api",
+        merged(confined, json!({"metadata": {"namespace": "shop"}})),
+    ));
+    mesh.apply(gateway("wp", json!({})));
+    assert_eq!(mesh.reasons(Kind::ServiceEntry, "shop", "api")[0], ACCEPTED);
+}
+
+#[test]
+fn ingress_goes_through_the_waypoint_if_the_service_or_its_namespace_says_so() {
+    let ingress = |value: &str| labelled(json!({"istio.io/ingress-use-waypoint": value}));
+    for (of_namespace, own, expected) in [
+        (json!({}), json!({}), false),
+        (json!({}), ingress("true"), true),
+        (ingress("True"), json!({}), true),
+        (ingress("true"), ingress("false"), false),
+        (ingress("0"), ingress("1"), true),
+        // Not past the waypoint because of a slip of the pen.
+        (json!({}), ingress("yes"), true),
+    ] {
+        let of_service = merged(using("wp"), own.clone());
+        let mut mesh = Mesh::of([
+            namespace("shop", of_namespace.clone()),
+            gateway("wp", json!({})),
+            service("web", of_service.clone()),
+            entry("api", of_service),
+        ]);
+        for key in [WEB, "shop/api.example"] {
+            let said = mesh.service(key).ingress_use_waypoint;
+            assert_eq!(said, expected, "{of_namespace} {own}");
+        }
+        let message = &mesh.conditions(Kind::Service, "shop", "web")[0].message;
+        assert_eq!(
+            message.ends_with("; that of ingress gateways too"),
+            expected
+        );
+        let slip = usize::from(own == ingress("yes"));
+        assert_eq!(mesh.problems.len(), 2 * slip);
+        // While the waypoint cannot take traffic, ingress waits for it as everybody does.
+        mesh.apply(gateway("wp", json!({"status": null})));
+        assert_eq!(mesh.service(WEB).ingress_use_waypoint, expected);
+    }
+}
+
+#[test]
+fn ingress_uses_no_waypoint_where_there_is_none_or_it_is_passed_by() {
+    let ingress = || labelled(json!({"istio.io/ingress-use-waypoint": "true"}));
+    let bypass = annotated(json!({"mesh.lateen.io/waypoint-unready": "bypass"}));
+    let bypassed = merged(merged(using("missing"), ingress()), bypass);
+    for over in [ingress(), merged(using("none"), ingress()), bypassed] {
+        let mesh = Mesh::of([namespace("shop", json!({})), service("web", over)]);
+        assert!(!mesh.service(WEB).ingress_use_waypoint);
+    }
+}
+
+#[test]
 fn a_waypoint_takes_the_traffic_that_it_is_for() {
     for (traffic, service_side, workload_side) in [
         (None, true, false),
