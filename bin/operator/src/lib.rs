@@ -1,1 +1,16 @@
 //! The operator: custom resources in, every object of the mesh out.
+//!
+//! ```text
+//! API server ── watches ──▶ world ── view ──▶ reconcilers ── outcome ──▶ engine ──▶ API server
+//! ```
+//!
+//! The reconcilers are pure: what is known and one custom resource in, what should be out. The engine
+//! carries that out and does everything else alike for all kinds: order, pruning, finalizers, statuses,
+//! events, retries, and who is woken by what.
+
+pub mod images;
+pub mod key;
+pub mod outcome;
+pub mod platform;
+pub mod usage;
+pub mod world;
