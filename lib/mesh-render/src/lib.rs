@@ -10,16 +10,22 @@
 //! The operator applies what comes out, `operator render` prints it, and `manifests/` holds it. The same
 //! input gives the same bytes. Nothing here reads a file, a clock or the network.
 
+pub mod decode;
+pub mod image;
+pub mod layers;
+pub mod meta;
 pub mod object;
 pub mod settings;
+mod yaml;
 
 pub use self::{
+    image::Distribution,
     object::{Kind, Object},
     settings::{Images, Platform, PlatformKind, Settings, TlsProfile},
 };
 
 /// The objects of a component, and what its author should know about them.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rendered {
     /// In the order in which they are to be applied: accounts and rights before what needs them.
     pub objects: Vec<Object>,
@@ -58,6 +64,20 @@ pub enum Error {
     #[error("spec.values.meshConfig: {0}")]
     MeshConfig(#[from] mesh_api::mesh_config::Error),
     /// A profile that does not exist.
-    #[error("spec.profile: there is no profile `{0}`")]
+    #[error("spec.profile: there is no profile `{0}`: use one of {known}", known = layers::PROFILES.join(", "))]
     Profile(String),
+    /// A profile for a control plane that runs elsewhere.
+    #[error(
+        "spec.profile: `{0}` is not supported: a cluster runs its own control plane, use `ambient`"
+    )]
+    ProfileRefused(String),
+}
+
+// === impl Rendered ===
+
+impl Rendered {
+    /// All objects as a stream of YAML documents. The same objects give the same bytes.
+    pub fn to_yaml(&self) -> String {
+        self.objects.iter().map(Object::to_yaml).collect()
+    }
 }

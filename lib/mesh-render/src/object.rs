@@ -2,7 +2,9 @@
 
 use k8s_openapi::{Metadata, Resource, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
+
+use crate::yaml;
 
 /// A kind of objects, as manifests, addresses and permissions name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,7 +22,7 @@ pub struct Kind {
 }
 
 /// An object as it is to be applied: only the fields that somebody cares about.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
     /// Its kind.
     pub kind: Kind,
@@ -87,16 +89,39 @@ impl Kind {
 
 impl Object {
     /// The object in the form in which it is applied. `kind` is that of `object`.
-    pub fn new<K>(kind: Kind, object: &K) -> Result<Self, serde_json::Error>
+    #[expect(
+        clippy::expect_used,
+        reason = "a failure would be a defect of the type, and the same for every input"
+    )]
+    pub fn new<K>(kind: Kind, object: &K) -> Self
     where
         K: Resource + Metadata<Ty = ObjectMeta> + Serialize,
     {
         let meta = object.metadata();
-        Ok(Self {
+        Self {
             kind,
             namespace: meta.namespace.clone(),
             name: meta.name.clone().unwrap_or_default(),
-            body: serde_json::to_value(object)?,
-        })
+            body: serde_json::to_value(object).expect("types of Kubernetes have texts as keys"),
+        }
+    }
+
+    /// An object of a kind for which there is no type. `fields` is what it has beside `metadata`.
+    pub fn untyped(kind: Kind, meta: &ObjectMeta, fields: Map<String, Value>) -> Self {
+        let mut body = fields;
+        body.insert("apiVersion".to_owned(), kind.api_version().into());
+        body.insert("kind".to_owned(), kind.kind.into());
+        body.insert("metadata".to_owned(), json!(meta));
+        Self {
+            kind,
+            namespace: meta.namespace.clone(),
+            name: meta.name.clone().unwrap_or_default(),
+            body: Value::Object(body),
+        }
+    }
+
+    /// The object as one YAML document, with the line that begins it.
+    pub fn to_yaml(&self) -> String {
+        format!("---\n{}", yaml::text(&self.body))
     }
 }

@@ -64,3 +64,21 @@ pub struct TlsProfile {
     /// Cipher suites of TLS 1.2 by their OpenSSL names; empty for TLS 1.3.
     pub ciphers: Vec<String>,
 }
+
+// === impl PlatformKind ===
+
+impl PlatformKind {
+    /// The kind of this name; the name of Kubernetes itself may be left empty.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "" | "kubernetes" => Self::Kubernetes,
+            "openshift" => Self::OpenShift,
+            "gke" => Self::Gke,
+            "k3d" => Self::K3d,
+            "k3s" => Self::K3s,
+            "microk8s" => Self::Microk8s,
+            "minikube" => Self::Minikube,
+            _ => return None,
+        })
+    }
+}
