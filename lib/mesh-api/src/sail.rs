@@ -52,7 +52,7 @@ pub struct TargetReference {
 }
 
 /// What is known of IstioRevision and IstioCNI.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ComponentStatus {
     /// The generation of the spec that this was written for.

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{ComponentStatus, Values};
 
 /// IstioCNI.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
 #[kube(
     group = "sailoperator.io",
     version = "v1",

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{Values, condition::StatusCondition};
 
 /// The control plane that is wanted.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
 #[kube(
     group = "sailoperator.io",
     version = "v1",
@@ -62,7 +64,7 @@ pub enum UpdateStrategyType {
 }
 
 /// What is known of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct IstioStatus {
     /// The generation of the spec that this was written for.

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{TargetReference, condition::StatusCondition};
 
 /// A name for a revision.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
 #[kube(
     group = "sailoperator.io",
     version = "v1",
@@ -26,7 +28,7 @@ pub struct IstioRevisionTagSpec {
 }
 
 /// What is known of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct IstioRevisionTagStatus {
     /// The generation of the spec that this was written for.

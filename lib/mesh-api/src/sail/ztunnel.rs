@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{TargetReference, Values, condition::StatusCondition};
 
 /// The node proxy.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
 #[kube(
     group = "sailoperator.io",
     version = "v1",
@@ -34,7 +36,7 @@ pub struct ZTunnelSpec {
 }
 
 /// What is known of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ZTunnelStatus {
     /// The generation of the spec that this was written for.
