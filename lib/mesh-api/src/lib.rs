@@ -12,6 +12,7 @@
 
 pub mod annotations;
 pub mod condition;
+pub mod control_plane;
 mod crd;
 pub mod gateway;
 pub mod labels;

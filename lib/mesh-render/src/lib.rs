@@ -15,6 +15,7 @@ pub mod image;
 pub mod layers;
 pub mod meta;
 pub mod object;
+pub mod rbac;
 pub mod settings;
 mod yaml;
 

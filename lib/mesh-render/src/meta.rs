@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use mesh_api::control_plane;
 
 /// Labels or annotations.
 pub type Texts = BTreeMap<String, String>;
@@ -54,16 +55,7 @@ impl Installation {
 
     /// `name`, with the revision behind it if it is not the default one.
     pub fn suffixed(&self, name: &str) -> String {
-        suffixed(name, &self.revision)
-    }
-}
-
-/// `name`, with the revision behind it if it is not the default one.
-pub fn suffixed(name: &str, revision: &str) -> String {
-    if revision.is_empty() || revision == "default" {
-        name.to_owned()
-    } else {
-        format!("{name}-{revision}")
+        control_plane::suffixed(name, &self.revision)
     }
 }
 
