@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{global::Logging, lenient, schema};
 
@@ -111,17 +111,6 @@ pub struct Cni {
     #[serde(deserialize_with = "lenient::texts")]
     #[schemars(schema_with = "schema::texts")]
     pub env: BTreeMap<String, String>,
-    /// Replaced by capabilities.
-    pub privileged: Option<bool>,
-    /// Of PodSecurityPolicies, which are gone.
-    #[serde(rename = "psp_cluster_role")]
-    pub psp_cluster_role: Option<String>,
-    /// The old spelling of `resourceQuotas`.
-    #[serde(rename = "resource_quotas")]
-    pub old_resource_quotas: Map<String, Value>,
-    /// The old spelling of `updateStrategy`.
-    #[schemars(schema_with = "schema::number_or_text")]
-    pub rolling_max_unavailable: Option<Value>,
 }
 
 /// Pods in the ambient mesh.
@@ -134,8 +123,6 @@ pub struct AmbientCni {
     /// Which pods these are: label selectors for pods and namespaces.
     #[schemars(schema_with = "schema::open_list")]
     pub enablement_selectors: Option<Vec<Value>>,
-    /// Without effect in Istio too.
-    pub config_dir: Option<String>,
     /// Whether ztunnel answers their DNS queries.
     #[serde(deserialize_with = "lenient::truth")]
     pub dns_capture: Option<bool>,
@@ -160,14 +147,6 @@ pub struct Repair {
     /// Whether they are looked for.
     #[serde(deserialize_with = "lenient::truth")]
     pub enabled: Option<bool>,
-    /// The registry and folder of an image; without effect in Istio too.
-    pub hub: Option<String>,
-    /// A tag; without effect in Istio too.
-    #[serde(deserialize_with = "lenient::text")]
-    #[schemars(schema_with = "schema::text_or_number")]
-    pub tag: Option<String>,
-    /// An image; without effect in Istio too.
-    pub image: Option<String>,
     /// Whether they are labelled.
     #[serde(deserialize_with = "lenient::truth")]
     pub label_pods: Option<bool>,

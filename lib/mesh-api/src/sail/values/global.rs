@@ -102,52 +102,9 @@ pub struct Global {
     pub trust_bundle_name: Option<String>,
     /// Sidecars; its `clusterDomain` is that of the mesh.
     pub proxy: Proxy,
-    /// Tokens that are exchanged for certificates.
-    pub sts: Sts,
-    /// Where a control plane outside of this cluster is; refused.
-    #[schemars(length(max = 1024))]
-    pub remote_pilot_address: Option<String>,
-    /// Whether the control plane serves other clusters that have none; refused.
-    pub external_istiod: Option<bool>,
-    /// Settings of the control plane that are elsewhere by now.
-    pub istiod: Map<String, Value>,
-    /// Settings of waypoints.
-    pub waypoint: Map<String, Value>,
-    /// Settings of agentgateway.
-    pub agentgateway: Map<String, Value>,
-    /// Architectures; long without effect in Istio.
-    pub arch: Map<String, Value>,
-    /// The certificate authority's kind.
-    pub ca_name: Option<String>,
-    /// Signers of Kubernetes certificate requests.
-    #[schemars(schema_with = "schema::names")]
-    pub cert_signers: Vec<String>,
-    /// Whether configuration of this cluster is read by a control plane elsewhere.
-    pub config_cluster: Option<bool>,
-    /// Whether a webhook validates configuration.
-    pub config_validation: Option<bool>,
-    /// The kind of service account token; long without effect in Istio.
-    pub jwt_policy: Option<String>,
-    /// Certificates of sidecars as files.
-    pub mount_mtls_certs: Option<bool>,
-    /// Whether the injector's ConfigMap is left out.
-    pub omit_sidecar_injector_config_map: Option<bool>,
-    /// Whether webhooks are made by the operator.
-    pub operator_manage_webhooks: Option<bool>,
-    /// Search domains of pods.
-    #[serde(rename = "podDNSSearchNamespaces")]
-    #[schemars(schema_with = "schema::names")]
-    pub pod_dns_search_namespaces: Vec<String>,
-    /// The container that redirects a sidecar's traffic.
-    #[serde(rename = "proxy_init")]
-    pub proxy_init: Map<String, Value>,
     /// The account by which other clusters read this one.
     #[schemars(length(max = 253))]
     pub reader_service_account: Option<String>,
-    /// Certificates of sidecars.
-    pub sds: Map<String, Value>,
-    /// Tracing of sidecars.
-    pub tracer: Map<String, Value>,
 }
 
 /// Something that is on or off.
@@ -166,14 +123,9 @@ pub struct MultiCluster {
     /// Its name; `Kubernetes` if it is not said.
     #[schemars(length(max = 253))]
     pub cluster_name: Option<String>,
-    /// Without effect in Istio too.
-    #[serde(deserialize_with = "lenient::truth")]
-    pub enabled: Option<bool>,
     /// The domain of services of all clusters.
     #[schemars(length(max = 253))]
     pub global_domain_suffix: Option<String>,
-    /// Whether gateways between clusters get a filter.
-    pub include_envoy_filter: Option<bool>,
 }
 
 /// What is logged.
@@ -192,18 +144,4 @@ pub struct Proxy {
     /// The domain of the cluster's services; `cluster.local` if it is not said.
     #[schemars(length(max = 253))]
     pub cluster_domain: Option<String>,
-    /// The rest.
-    #[serde(flatten)]
-    #[schemars(skip)]
-    pub other: Map<String, Value>,
-}
-
-/// Tokens that are exchanged for certificates.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Sts {
-    /// The port of the service that exchanges them; 0 for none.
-    #[serde(deserialize_with = "lenient::number")]
-    #[schemars(schema_with = "schema::number_or_text")]
-    pub service_port: Option<i64>,
 }

@@ -33,15 +33,6 @@ pub(super) fn truth<'de, D: Deserializer<'de>>(input: D) -> Result<Option<bool>,
     input.deserialize_any(TruthVisitor).map(Some)
 }
 
-/// A number that may have a fraction, also in quotes.
-pub(super) fn fraction<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f64>, D::Error> {
-    let text = Text::deserialize(input)?.0;
-    match text.parse() {
-        Ok(number) => Ok(Some(number)),
-        Err(_) => Err(Error::invalid_value(Unexpected::Str(&text), &"a number")),
-    }
-}
-
 /// A text, however it was written.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Text(pub(super) String);

@@ -13,11 +13,15 @@ const LONG_GONE: &str = "it has no effect in supported releases of Istio either"
 const MESH_CONFIG: &str = "it configures sidecars and gateways, which there are none of";
 const PROXIES: &str = "it configures Envoy proxies, which there are none of";
 const REMOTE: &str = "a control plane outside of the cluster is not supported";
+const CONTROL_PLANE: &str = "it concerns the control plane: set it in the Istio resource";
 const SPELT_ANEW: &str = "it is an old spelling: use `resourceQuotas`";
 const UPDATE: &str = "it is an old spelling: use `updateStrategy`";
 
-/// Paths and all below them. Later entries do not matter once one fits, so what is more special stands first.
-const ISTIO: &[(&str, &str)] = &[
+/// The path of a value of Istio's, and why it and everything below it does nothing here unless our types
+/// have it.
+pub type Reason = (&'static str, &'static str);
+
+const ISTIO: &[Reason] = &[
     ("base", BASE),
     ("defaultRevision", OPERATOR),
     ("experimental", NO_WEBHOOKS),
@@ -26,9 +30,6 @@ const ISTIO: &[(&str, &str)] = &[
     ("istiodRemote", REMOTE),
     ("pilot.istiodRemote", REMOTE),
     ("ownerName", LONG_GONE),
-    ("profile", OPERATOR),
-    ("revision", OPERATOR),
-    ("revisionTags", OPERATOR),
     ("sidecarInjectorWebhook", SIDECARS),
     ("sidecarInjectorWebhookAnnotations", SIDECARS),
     ("telemetry", SIDECARS),
@@ -54,6 +55,7 @@ const ISTIO: &[(&str, &str)] = &[
     ("global.omitSidecarInjectorConfigMap", SIDECARS),
     ("global.operatorManageWebhooks", NO_WEBHOOKS),
     ("global.podDNSSearchNamespaces", SIDECARS),
+    ("global.proxy", SIDECARS),
     ("global.proxy_init", SIDECARS),
     ("global.remotePilotAddress", REMOTE),
     ("global.sds", SIDECARS),
@@ -62,7 +64,7 @@ const ISTIO: &[(&str, &str)] = &[
     ("global.waypoint", WAYPOINTS),
 ];
 
-const CNI: &[(&str, &str)] = &[
+const CNI: &[Reason] = &[
     ("cni.ambient.configDir", LONG_GONE),
     (
         "cni.privileged",
@@ -72,44 +74,50 @@ const CNI: &[(&str, &str)] = &[
         "cni.psp_cluster_role",
         "PodSecurityPolicies are gone from Kubernetes",
     ),
-    ("cni.repair", SIDECARS),
+    ("cni.repair.hub", LONG_GONE),
+    ("cni.repair.image", LONG_GONE),
+    ("cni.repair.tag", LONG_GONE),
     ("cni.resource_quotas", SPELT_ANEW),
     ("cni.rollingMaxUnavailable", UPDATE),
 ];
 
-const ZTUNNEL: &[(&str, &str)] = &[
+const ZTUNNEL: &[Reason] = &[
     ("ztunnel.multiCluster.enabled", LONG_GONE),
     ("ztunnel.multiCluster.globalDomainSuffix", LONG_GONE),
     ("ztunnel.multiCluster.includeEnvoyFilter", GATEWAYS),
 ];
 
-/// Parts of `global` that neither node agent reads.
-const NODE_GLOBAL: &[&str] = &[
-    "hub",
-    "tag",
-    "variant",
-    "imagePullPolicy",
-    "imagePullSecrets",
-    "platform",
-    "logAsJson",
-    "logging",
-    "networkPolicy",
-    "resourceScope",
-    "nativeNftables",
-    "defaultResources",
-    "distribution",
+/// What only the control plane reads.
+const CONTROL_PLANE_ONLY: &[Reason] = &[
+    ("global.configValidation", CONTROL_PLANE),
+    ("global.defaultNodeSelector", CONTROL_PLANE),
+    ("global.defaultPodDisruptionBudget", CONTROL_PLANE),
+    ("global.defaultTolerations", CONTROL_PLANE),
+    ("global.enableReaderRBAC", CONTROL_PLANE),
+    ("global.ipFamilies", CONTROL_PLANE),
+    ("global.ipFamilyPolicy", CONTROL_PLANE),
+    ("global.meshNetworks", CONTROL_PLANE),
+    ("global.pilotCertProvider", CONTROL_PLANE),
+    ("global.priorityClassName", CONTROL_PLANE),
+    ("global.proxy", CONTROL_PLANE),
+    ("global.readerServiceAccount", CONTROL_PLANE),
 ];
 
-/// Parts of `global` that ztunnel reads beside those, where `targetRef` hands them on.
-const ZTUNNEL_GLOBAL: &[&str] = &[
-    "istioNamespace",
-    "revision",
-    "network",
-    "meshID",
-    "multiCluster",
-    "caAddress",
-    "trustBundleName",
-    "proxy.clusterDomain",
+/// What the control plane and ztunnel read, and the node agent does not.
+const NOT_OF_CNI: &[Reason] = &[
+    ("global.caAddress", CONTROL_PLANE),
+    ("global.istioNamespace", CONTROL_PLANE),
+    ("global.meshID", CONTROL_PLANE),
+    ("global.multiCluster", CONTROL_PLANE),
+    ("global.network", CONTROL_PLANE),
+    ("global.revision", CONTROL_PLANE),
+    ("global.trustBundleName", CONTROL_PLANE),
+];
+
+/// What has an effect among what has none.
+const EXCEPTIONS: &[&str] = &[
+    "global.proxy.clusterDomain",
+    "sidecarInjectorWebhook.enableNamespacesByDefault",
 ];
 
 /// Parts of the mesh configuration that an ambient mesh reads.
@@ -125,40 +133,42 @@ const READ_MESH_CONFIG: &[&str] = &[
     "defaultConfig.proxyMetadata",
 ];
 
-/// Why a value that Istio has does nothing here, if so. The path is that of the value in `spec.values`, or
-/// of anything in it, such as `global.waypoint.resources.limits`; items of lists are not told apart.
-pub fn without_effect(component: Component, path: &str) -> Option<&'static str> {
-    let table = match component {
-        Component::Istio => ISTIO,
-        Component::Cni => CNI,
-        Component::Ztunnel => ZTUNNEL,
+/// The reasons for what the values of a component have in Istio and do nothing here. Where our types have a
+/// path below one of these, that one has an effect.
+pub fn reasons(component: Component) -> Vec<Reason> {
+    let global = ISTIO.iter().filter(|(path, _)| path.starts_with("global."));
+    let tables: [&[Reason]; 3] = match component {
+        Component::Istio => return ISTIO.to_vec(),
+        Component::Cni => [CNI, CONTROL_PLANE_ONLY, NOT_OF_CNI],
+        Component::Ztunnel => [ZTUNNEL, CONTROL_PLANE_ONLY, &[]],
     };
-    if let Some((_, why)) = table.iter().find(|(entry, _)| is_at(path, entry)) {
-        return Some(why);
-    }
-    match component {
-        Component::Istio => of_istio(path),
-        Component::Cni => of_node(path, &[]),
-        Component::Ztunnel => of_node(path, ZTUNNEL_GLOBAL),
-    }
+    tables
+        .into_iter()
+        .flatten()
+        .chain(global)
+        .copied()
+        .collect()
 }
 
-fn of_istio(path: &str) -> Option<&'static str> {
-    if is_at(path, "global.proxy") && !is_on(path, "global.proxy.clusterDomain") {
-        return Some(SIDECARS);
+/// Why a value that Istio has does nothing here, if so. The path is that of the value in `spec.values`, or
+/// of anything in it, such as `global.waypoint.resources.limits`.
+pub fn without_effect(component: Component, path: &str) -> Option<&'static str> {
+    let excepted = EXCEPTIONS.iter().any(|exception| is_on(path, exception));
+    if excepted && component == Component::Istio {
+        return None;
     }
+    let reasons = reasons(component);
+    let reason = reasons.iter().find(|(entry, _)| is_at(path, entry));
+    reason
+        .map(|(_, why)| *why)
+        .or_else(|| of_mesh_config(component, path))
+}
+
+/// The mesh configuration is no type here but goes on as it is.
+fn of_mesh_config(component: Component, path: &str) -> Option<&'static str> {
     let field = path.strip_prefix("meshConfig.")?;
     let read = READ_MESH_CONFIG.iter().any(|read| is_on(field, read));
-    (!read).then_some(MESH_CONFIG)
-}
-
-fn of_node(path: &str, more: &[&str]) -> Option<&'static str> {
-    let field = path.strip_prefix("global.")?;
-    let read = NODE_GLOBAL
-        .iter()
-        .chain(more)
-        .any(|read| is_on(field, read));
-    (!read).then_some("it concerns the control plane: set it in the Istio resource")
+    (component == Component::Istio && !read).then_some(MESH_CONFIG)
 }
 
 /// Whether a path is an entry's or below it.

@@ -62,10 +62,6 @@ pub struct Pilot {
     /// The name of the image; a whole reference if it holds a `/`.
     #[schemars(length(max = 1024))]
     pub image: Option<String>,
-    /// The share of requests that are traced, in percent.
-    #[serde(deserialize_with = "lenient::fraction")]
-    #[schemars(schema_with = "schema::percentage")]
-    pub trace_sampling: Option<f64>,
     /// What it may use.
     #[schemars(schema_with = "schema::open_object")]
     pub resources: Option<ResourceRequirements>,
@@ -162,8 +158,6 @@ pub struct Pilot {
     /// What is shown of a pod that ended.
     #[schemars(length(max = 63))]
     pub termination_message_policy: Option<String>,
-    /// A control plane elsewhere.
-    pub istiod_remote: Map<String, Value>,
 }
 
 /// The use that is aimed at.

@@ -25,11 +25,6 @@ pub(super) fn count(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "integer", "format": "int64", "minimum": 0 })
 }
 
-/// A percentage, with a fraction.
-pub(super) fn percentage(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "number", "minimum": 0, "maximum": 100 })
-}
-
 /// Texts by name.
 pub(super) fn texts(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
