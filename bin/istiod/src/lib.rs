@@ -21,6 +21,8 @@ pub mod version;
 mod authority;
 mod debug;
 mod dump;
+#[cfg(test)]
+mod fake;
 mod metrics;
 mod publish;
 mod serving;

@@ -17,11 +17,7 @@ use mesh_runtime::{
 };
 use mesh_xds::server::{Resources, Streams};
 use prometheus_client::registry::Registry;
-use tokio::{
-    net::TcpListener,
-    runtime,
-    sync::{mpsc, watch as news},
-};
+use tokio::{net::TcpListener, runtime, sync::watch as news};
 
 use crate::{
     authority::{self, Opening, Signing},
@@ -282,16 +278,16 @@ impl Parts {
     /// Starts what proxies talk to, and what only a leader does.
     fn serve(&mut self, listener: TcpListener) -> Result<Streams, Error> {
         let namespaces = self.stand_for(NAMESPACE_LOCK);
-        let (statuses, updates) = mpsc::unbounded_channel();
+        let statuses = status::Outbox::default();
         if self.config.features.status {
             let writer = status::Writer {
                 client: self.client.clone(),
                 world: self.world.clone(),
-                updates,
-                leads: self.stand_for(STATUS_LOCK),
+                outbox: statuses.clone(),
                 metrics: self.metrics.clone(),
             };
-            self.spawn("statuses", writer.run());
+            let leads = self.stand_for(STATUS_LOCK);
+            self.spawn("statuses", writer.run(leads));
         }
         let callers = authority::callers(
             &self.config,

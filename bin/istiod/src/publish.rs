@@ -2,18 +2,16 @@
 
 use std::time::Instant;
 
-use mesh_index::output::StatusUpdate;
 use mesh_xds::server::Resources;
-use tokio::sync::mpsc;
 
-use crate::{metrics::Metrics, world::World};
+use crate::{metrics::Metrics, status::Outbox, world::World};
 
 /// Carries changes from the world to discovery.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     pub(crate) world: World,
     pub(crate) resources: Resources,
-    pub(crate) statuses: mpsc::UnboundedSender<Vec<StatusUpdate>>,
+    pub(crate) statuses: Outbox,
     pub(crate) metrics: Metrics,
 }
 
@@ -65,8 +63,7 @@ impl Publisher {
             tracing::debug!(changes, took = ?begun.elapsed(), "published");
         }
         if !statuses.is_empty() {
-            // Nobody listens where conditions are switched off.
-            self.statuses.send(statuses).ok();
+            self.statuses.put(statuses);
         }
         Ok(())
     }

@@ -3,16 +3,16 @@
 //! The index says what should be there; what is there already is not written again. While this replica
 //! does not lead, nothing is kept: a new leader asks the index to say everything once more.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
-use futures::{StreamExt as _, future::BoxFuture, stream};
+use futures::{StreamExt as _, future::OptionFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject},
 };
 use mesh_index::{
-    Key, Kind,
+    Kind,
     output::{self, StatusUpdate},
 };
 use mesh_kube::{
@@ -22,26 +22,24 @@ use mesh_kube::{
 };
 use serde_json::{Value, json};
 use tokio::{
-    sync::{mpsc, watch},
-    time,
+    sync::watch,
+    time::{sleep_until, timeout},
 };
 
 use crate::{metrics::Metrics, world::World};
+
+mod outbox;
+
+use outbox::Id;
+pub(crate) use outbox::Outbox;
 
 /// Writes what arrives while this replica leads.
 pub(crate) struct Writer {
     pub(crate) client: Client,
     pub(crate) world: World,
-    pub(crate) updates: mpsc::UnboundedReceiver<Vec<StatusUpdate>>,
-    pub(crate) leads: watch::Receiver<bool>,
+    pub(crate) outbox: Outbox,
     pub(crate) metrics: Metrics,
 }
-
-/// What is to be written, the latest for each object and reporter. Bounded by the number of objects.
-type Pending = HashMap<Id, StatusUpdate>;
-
-/// Who says something about which object.
-type Id = (Kind, Key, &'static str);
 
 /// Why a status is not written.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +50,9 @@ enum Error {
     /// The status cannot be written.
     #[error("writing the status")]
     Write(#[source] apply::Error),
+    /// The API server hangs. Whether it has written is found out by the next attempt.
+    #[error("waiting for the API server, which does not answer within {0:?}")]
+    Silent(Duration),
     /// The kind has no status of ours: a defect.
     #[error("objects of this kind have no conditions of ours")]
     Kind,
@@ -60,8 +61,8 @@ enum Error {
 /// Writes at a time. The API server has other clients too.
 const CONCURRENCY: usize = 8;
 
-/// How long to wait before what failed is tried again.
-const RETRY: Duration = Duration::from_secs(5);
+/// How long one status may take. One that hangs holds up the others.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Most characters of a condition's message.
 const MAX_MESSAGE: usize = 8 * 1024;
@@ -69,87 +70,48 @@ const MAX_MESSAGE: usize = 8 * 1024;
 // === impl Writer ===
 
 impl Writer {
-    /// Runs until the index's end of the channel is gone.
-    pub(crate) async fn run(mut self) {
-        let mut pending = Pending::new();
+    /// Runs for as long as somebody says who leads.
+    pub(crate) async fn run(self, mut leads: watch::Receiver<bool>) {
+        while leads.wait_for(|leads| *leads).await.is_ok() {
+            let mut lost = leads.clone();
+            // Whoever led before knows better what is written: start afresh.
+            self.outbox.open();
+            self.world.resend_statuses();
+            tokio::select! {
+                _ = lost.wait_for(|leads| !leads) => {}
+                () = self.lead() => {}
+            }
+            self.outbox.close();
+        }
+    }
+
+    /// Writes whatever is put into the outbox, for ever.
+    async fn lead(&self) {
+        let mut writes = FuturesUnordered::new();
         loop {
-            if !self.wait(&mut pending).await {
-                return;
+            while writes.len() < CONCURRENCY
+                && let Some((id, update)) = self.outbox.take()
+            {
+                writes.push(self.attempt(id, update));
             }
-            if *self.leads.borrow() {
-                self.write(&mut pending).await;
+            // Not while there is no room: what is due would be due at once, and again.
+            let room = writes.len() < CONCURRENCY;
+            let retry = room.then(|| self.outbox.retry()).flatten();
+            let retry = OptionFuture::from(retry.map(sleep_until));
+            tokio::select! {
+                Some((id, failed)) = writes.next() => self.outbox.done(id, failed),
+                () = self.outbox.news() => {}
+                Some(()) = retry => {}
             }
         }
     }
 
-    /// Waits for something to write. Says whether there will ever be something.
-    async fn wait(&mut self, pending: &mut Pending) -> bool {
-        let retry = async {
-            if pending.is_empty() {
-                std::future::pending::<()>().await;
-            } else {
-                time::sleep(RETRY).await;
-            }
-        };
-        tokio::select! {
-            changed = self.leads.changed() => {
-                // Whoever led before knows better what is written: start afresh.
-                pending.clear();
-                if changed.is_ok() && *self.leads.borrow_and_update() {
-                    self.world.resend_statuses();
-                }
-                changed.is_ok()
-            }
-            updates = self.updates.recv() => {
-                let alive = updates.is_some();
-                if *self.leads.borrow() {
-                    remember(pending, updates.into_iter().flatten());
-                }
-                alive
-            }
-            () = retry => true,
-        }
-    }
-
-    /// Writes all that is pending; what fails for a reason that may pass stays.
-    async fn write(&mut self, pending: &mut Pending) {
-        while let Ok(updates) = self.updates.try_recv() {
-            remember(pending, updates);
-        }
-        let attempts = std::mem::take(pending).into_iter();
-        let attempts = attempts.map(|(id, update)| self.attempt(id, update));
-        let attempts: Vec<_> = attempts.collect();
-        let mut attempts = stream::iter(attempts).buffer_unordered(CONCURRENCY);
-        while let Some(failed) = attempts.next().await {
-            pending.extend(failed);
-        }
-    }
-
-    /// Writes one status while we lead, and gives it back if it is worth another attempt.
-    fn attempt(
-        &self,
-        id: Id,
-        update: StatusUpdate,
-    ) -> BoxFuture<'static, Option<(Id, StatusUpdate)>> {
-        let (client, metrics, leads) = (
-            self.client.clone(),
-            self.metrics.clone(),
-            self.leads.clone(),
-        );
-        Box::pin(async move {
-            if !*leads.borrow() {
-                return None;
-            }
-            let outcome = write(&client, &update).await;
-            report(&update, &outcome, &metrics).then_some((id, update))
-        })
-    }
-}
-
-fn remember(pending: &mut Pending, updates: impl IntoIterator<Item = StatusUpdate>) {
-    for update in updates {
-        let id = (update.kind, update.key.clone(), update.reporter);
-        pending.insert(id, update);
+    /// Writes one status, and gives it back if it is worth another attempt.
+    async fn attempt(&self, id: Id, update: StatusUpdate) -> (Id, Option<StatusUpdate>) {
+        let outcome = timeout(TIMEOUT, write(&self.client, &update)).await;
+        let outcome = outcome.unwrap_or(Err(Error::Silent(TIMEOUT)));
+        let again = report(&update, &outcome, &self.metrics);
+        (id, again.then_some(update))
     }
 }
 
@@ -165,6 +127,7 @@ fn report(update: &StatusUpdate, outcome: &Result<bool, Error>, metrics: &Metric
     let fault = match error {
         Error::Read(error) => Fault::of(error),
         Error::Write(error) => error.fault(),
+        Error::Silent(_) => Fault::Unavailable,
         Error::Kind => Fault::Protocol,
     };
     if fault == Fault::Missing {
@@ -255,3 +218,6 @@ pub(crate) async fn observe(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -235,3 +235,6 @@ where
         self(namespace, labels)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,21 +138,14 @@ async fn edits_and_deletions_are_repaired_and_what_is_right_is_not_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_roots_are_told_to_all_and_only_by_the_leader() {
+async fn other_roots_are_told_to_all() {
     let telling = Telling::start().await;
     telling.cluster.add_namespace("shop").await;
     telling.leader.send_replace(true);
     telling.told("shop").await;
     telling.issuers.send_replace(mk_issuer());
     telling.told("shop").await;
-    let before = telling.told("istio-system").await;
-
-    telling.leader.send_replace(false);
-    telling.issuers.send_replace(mk_issuer());
-    // One that leads instead writes; that it is the only one is seen by the first being idle.
-    telling.leader.send_replace(true);
-    let after = telling.told("istio-system").await;
-    assert_ne!(before.data, after.data);
+    telling.told("istio-system").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -103,23 +103,6 @@ async fn a_rotation_on_request_passes_through_its_steps_on_every_replica() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_lead_changes_nothing() {
-    let cluster = Cluster::start().await;
-    let (authority, leader) = cluster.replica(false).await;
-    cluster.request_rotation().await;
-    let before = cluster.secret().await.metadata.resource_version;
-    // Long enough for the follower to have heard of it: a second one that leads acts upon it.
-    let mut changes = authority.changes();
-    assert_eq!(roots(&changes.borrow_and_update()), 1);
-    assert_eq!(cluster.secret().await.metadata.resource_version, before);
-    leader.send_replace(true);
-    until("the rotation begins", &mut changes, |issuer| {
-        roots(issuer) == 2
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_secret_that_is_deleted_comes_back_with_the_same_root() {
     let cluster = Cluster::start().await;
     let (authority, _leader) = cluster.replica(true).await;

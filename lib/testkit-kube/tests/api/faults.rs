@@ -151,6 +151,7 @@ async fn logs_come_from_the_node_agent() {
         panic!("not an answer of the API");
     };
     assert_eq!(refused.code, 501);
+    assert!(refused.message.contains("pods/log"), "{refused:?}");
     server.set_node_agent(Arc::new(Agent));
     assert_eq!(pods.logs("a", &params).await.unwrap(), "c tail Some(3)\n");
     let wrong = LogParams {
