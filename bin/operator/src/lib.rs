@@ -10,7 +10,9 @@
 
 pub mod images;
 pub mod key;
+pub mod lifecycle;
 pub mod outcome;
 pub mod platform;
+pub mod readiness;
 pub mod usage;
 pub mod world;
