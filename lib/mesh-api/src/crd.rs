@@ -29,7 +29,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 pub fn gateway_stand_ins() -> Vec<CustomResourceDefinition> {
     [Gateway::crd(), GatewayClass::crd()]
         .into_iter()
-        .map(|crd| stand_in(finish(crd, &["v1beta1"])))
+        .map(|crd| approved(stand_in(finish(crd, &["v1beta1"]))))
         .collect()
 }
 
@@ -64,9 +64,8 @@ fn optional_spec(mut crd: CustomResourceDefinition) -> CustomResourceDefinition 
     crd
 }
 
-/// Lets every object keep what its schema does not know. Kubernetes wants a word on who approved a
-/// CRD of one of its own groups.
-fn stand_in(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+/// Lets every object keep what its schema does not know.
+pub(crate) fn stand_in(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let keep = &mut |schema: &mut JSONSchemaProps| {
         if schema.properties.is_some() {
             schema.x_kubernetes_preserve_unknown_fields = Some(true);
@@ -78,6 +77,11 @@ fn stand_in(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
             visit(part, keep);
         }
     }
+    crd
+}
+
+/// Kubernetes wants a word on who approved a CRD of one of its own groups.
+fn approved(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     crd.metadata.annotations.get_or_insert_default().insert(
         "api-approved.kubernetes.io".to_owned(),
         "unapproved, stands in for the Gateway API".to_owned(),

@@ -18,6 +18,7 @@ pub mod gateway;
 pub mod labels;
 pub mod mesh_config;
 pub mod networking;
+pub mod openshift;
 pub mod sail;
 mod schema;
 pub mod security;

@@ -1,30 +1,30 @@
 //! Merged values to types: what nobody reads is told, what is of the wrong kind is an error with its path.
 
-use mesh_api::sail::Values;
+use mesh_api::sail::{
+    Values,
+    values::{Component, without_effect},
+};
 use serde::de::DeserializeOwned;
 use serde_ignored::Path;
 use serde_json::Value;
 
 use crate::{Error, Note};
 
-/// A path of Istio's values below which nothing has an effect here, and why.
-pub type WithoutEffect = (&'static str, &'static str);
-
 /// Values as their types.
 #[derive(Clone, Debug)]
 pub struct Decoded<T> {
     /// The values.
     pub values: T,
-    /// What the user wrote and nobody reads.
+    /// What the user wrote and has no effect.
     pub notes: Vec<Note>,
 }
 
-/// Decodes `merged`. What the types do not have is told if it stands in one of `written`, the layers that
-/// people wrote; with its reason if one of `without_effect` is its path or a part of it.
+/// Decodes `merged`. What the user wrote and has no effect in the component is told: with its reason
+/// where Istio has it, as unknown where the types do not.
 pub fn decode<T: DeserializeOwned>(
+    component: Component,
     merged: Values,
-    written: &[&Values],
-    without_effect: &[WithoutEffect],
+    user: &Values,
 ) -> Result<Decoded<T>, Error> {
     let mut ignored = Vec::new();
     let mut note = |path: Path<'_>| ignored.push(segments(&path));
@@ -34,25 +34,30 @@ pub fn decode<T: DeserializeOwned>(
         path: error.path().to_string(),
         problem: error.inner().to_string(),
     })?;
-    let told = ignored
-        .iter()
-        .filter(|path| written.iter().any(|layer| stands(layer, path)));
-    let mut notes: Vec<_> = told.map(|path| judged(path, without_effect)).collect();
+    let mut notes = Vec::new();
+    explained(component, "", user, &mut notes);
+    let unknown = ignored.iter().filter(|path| stands(user, path));
+    let unknown = unknown.map(|path| path.join("."));
+    let unknown = unknown.filter(|path| without_effect(component, path).is_none());
+    notes.extend(unknown.map(Note::Unknown));
     notes.sort();
     notes.dedup();
     Ok(Decoded { values, notes })
 }
 
-/// The note about a path that nobody reads.
-fn judged(path: &[String], without_effect: &[WithoutEffect]) -> Note {
-    let known = without_effect.iter().find(|(known, _)| {
-        let known: Vec<_> = known.split('.').collect();
-        known.len() <= path.len() && known.iter().zip(path).all(|(known, part)| known == part)
-    });
-    let path = path.join(".");
-    match known {
-        Some((_, why)) => Note::WithoutEffect { path, why },
-        None => Note::Unknown(path),
+/// Notes about what Istio has and has no effect here: of a whole object one, if there is a reason for it.
+fn explained(component: Component, parent: &str, values: &Values, notes: &mut Vec<Note>) {
+    for (key, value) in values.iter().filter(|(_, value)| !value.is_null()) {
+        let path = if parent.is_empty() {
+            key.clone()
+        } else {
+            format!("{parent}.{key}")
+        };
+        if let Some(why) = without_effect(component, &path) {
+            notes.push(Note::WithoutEffect { path, why });
+        } else if let Value::Object(inner) = value {
+            explained(component, &path, inner, notes);
+        }
     }
 }
 
@@ -89,25 +94,10 @@ fn stands(values: &Values, path: &[String]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use serde::Deserialize;
+    use mesh_api::sail::values::IstioValues;
     use serde_json::json;
 
     use super::*;
-
-    #[derive(Debug, Default, Deserialize)]
-    #[serde(default)]
-    struct Root {
-        pilot: Option<Pilot>,
-    }
-
-    #[derive(Debug, Default, Deserialize)]
-    #[serde(default)]
-    struct Pilot {
-        replicas: Option<i32>,
-        env: BTreeMap<String, String>,
-    }
 
     fn map(value: Value) -> Values {
         match value {
@@ -116,33 +106,36 @@ mod tests {
         }
     }
 
-    const NO_EFFECT: &[WithoutEffect] = &[("injector", "there is no injector")];
-
     #[test]
     fn what_nobody_reads_is_told_with_its_path() {
-        let user = map(json!({"pilot": {"replica": 1, "replicas": 2}, "injector": {"policy": 1}}));
+        let user = map(json!({
+            "pilot": {"replicaCounts": 1, "replicaCount": 2},
+            "base": {"excludedCRDs": [], "other": {}},
+        }));
         let mut merged = user.clone();
         merged.insert("ours".to_owned(), json!(1));
-        let decoded = decode::<Root>(merged, &[&user], NO_EFFECT).unwrap();
+        let mut user = user;
+        user.insert("telemetry".to_owned(), Value::Null);
+        let decoded = decode::<IstioValues>(Component::Istio, merged, &user).unwrap();
         let notes: Vec<_> = decoded.notes.iter().map(ToString::to_string).collect();
         assert_eq!(
             notes,
             [
-                "spec.values.pilot.replica is not known and has no effect",
-                "spec.values.injector has no effect: there is no injector",
+                "spec.values.pilot.replicaCounts is not known and has no effect",
+                "spec.values.base has no effect: the CRDs come with the operator, and there is no \
+                 webhook",
             ]
         );
-        let pilot = decoded.values.pilot.unwrap();
-        assert_eq!((pilot.replicas, pilot.env.len()), (Some(2), 0));
+        assert_eq!(decoded.values.pilot.replica_count, Some(2));
     }
 
     #[test]
     fn a_value_of_the_wrong_kind_is_an_error_with_its_path() {
-        let user = map(json!({"pilot": {"env": {"A": true}}}));
-        let error = decode::<Root>(user.clone(), &[&user], &[]).unwrap_err();
+        let user = map(json!({"pilot": {"replicaCount": {}}}));
+        let error = decode::<IstioValues>(Component::Istio, user.clone(), &user).unwrap_err();
         let text = error.to_string();
         assert!(
-            text.starts_with("spec.values.pilot.env.A: invalid type"),
+            text.starts_with("spec.values.pilot.replicaCount: invalid type"),
             "{text}"
         );
     }

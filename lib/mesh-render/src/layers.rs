@@ -3,7 +3,7 @@
 //! From weak to strong: what the component says itself, the profile, what an older behaviour needs
 //! (`compatibilityVersion`), the platform, what another resource passes on, what the user wrote.
 
-use mesh_api::sail::Values;
+use mesh_api::sail::{Values, values::Component};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -19,6 +19,8 @@ pub use self::profile::PROFILES;
 /// The layers of one component's values.
 #[derive(Debug)]
 pub struct Layers<'a> {
+    /// Whose values they are.
+    pub component: Component,
     /// What the component says itself.
     pub defaults: Value,
     /// The profile's name; empty for `default`.
@@ -32,10 +34,10 @@ pub struct Layers<'a> {
 // === impl Layers ===
 
 impl Layers<'_> {
-    /// The values that are in force, as their types, and notes on those that nobody reads.
+    /// The values that are in force, as their types, and notes on what the user wrote without effect. What
+    /// another resource passes on is judged there.
     pub fn read<T: DeserializeOwned>(&self, settings: &Settings) -> Result<Decoded<T>, Error> {
-        let written: Vec<_> = self.inherited.into_iter().chain([self.user]).collect();
-        decode::decode(self.merged(settings)?, &written, &[])
+        decode::decode(self.component, self.merged(settings)?, self.user)
     }
 
     /// The values that are in force.

@@ -10,14 +10,18 @@
 //! The operator applies what comes out, `operator render` prints it, and `manifests/` holds it. The same
 //! input gives the same bytes. Nothing here reads a file, a clock or the network.
 
+pub mod cni;
 pub mod decode;
 pub mod image;
 pub mod layers;
 pub mod meta;
+mod node;
 pub mod object;
 pub mod rbac;
+pub mod scc;
 pub mod settings;
 mod yaml;
+pub mod ztunnel;
 
 pub use self::{
     image::Distribution,

@@ -20,6 +20,7 @@ fn merged(profile: &str, user: Value, kind: PlatformKind) -> Result<Value, Error
     };
     let user = map(user);
     let layers = Layers {
+        component: Component::Cni,
         defaults: json!({"cni": {"chained": true, "resources": {"requests": {"cpu": "100m"}}}}),
         profile,
         inherited: None,
