@@ -2,7 +2,7 @@
 //! of it: objects are fed to the index.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
@@ -11,18 +11,22 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use mesh_identity::{
-    control::{incoming, server_config},
+    control::{grpc_server, incoming, server_config},
     issuer::Issuer,
     provider::Versions,
 };
 use mesh_index::{Index, Object, Settings};
 use mesh_xds::server::{Client, Resources, Service};
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike as _,
+};
 use tokio::{net::TcpListener, runtime::Runtime};
 
 use crate::{
     figures::{Figures, Runs, median},
     mesh::{self, Size},
-    proxies::{self, SYNCED, Seen},
+    proxies::{self, RETURNED, SYNCED, Seen},
 };
 
 /// What is measured.
@@ -53,12 +57,23 @@ pub(crate) struct Arguments {
 /// The name on the server's certificate.
 pub(crate) const NAME: &str = "istiod.istio-system.svc";
 
+/// That of `istiod`.
+const STREAM_WINDOW: u32 = 65_535;
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The proxies' process; it is killed when dropped.
 struct Proxies {
     child: Child,
     output: BufReader<ChildStdout>,
+}
+
+/// Something that all proxies do, in time and in memory of the server.
+struct Phase {
+    name: &'static str,
+    idle: u64,
+    begun: Instant,
+    cpu: Duration,
 }
 
 /// Measures, or has it measured in processes of their own, and prints.
@@ -150,18 +165,29 @@ fn measure(arguments: &Arguments, runtime: &Runtime) -> anyhow::Result<Figures> 
     );
     one_change(&mut index, size, &mut figures);
     resources.apply(index.drain().changes);
-    to_proxies(
-        arguments,
-        runtime,
-        &mut index,
-        &resources,
-        count,
-        &mut figures,
-    )?;
-    figures.set(
-        "with all proxies: resident, MiB",
-        mib(resident()?.saturating_sub(before)),
-    );
+    if arguments.proxies > 0 {
+        let directory = tempfile::tempdir()?;
+        let roots = directory.path().join("root-cert.pem");
+        let address = serve(runtime, resources.clone(), &roots)?;
+        let idle = resident()?;
+        figures.set("proxies: 0: resident, MiB", mib(idle));
+        let mut phase = Phase::begin("proxies: 1 first sync of all at once", idle)?;
+        let mut proxies = Proxies::start(address, &roots, arguments, count)?;
+        proxies.expect(SYNCED)?;
+        phase.end(arguments.proxies, &mut figures)?;
+        to_proxies(
+            arguments,
+            runtime,
+            &mut index,
+            &resources,
+            &mut proxies,
+            &mut figures,
+        )?;
+        phase = Phase::begin("proxies: 2 return of all at once", idle)?;
+        proxies.go_on()?;
+        proxies.expect(RETURNED)?;
+        phase.end(arguments.proxies, &mut figures)?;
+    }
     Ok(figures)
 }
 
@@ -189,19 +215,9 @@ fn to_proxies(
     runtime: &Runtime,
     index: &mut Index,
     resources: &Resources,
-    count: usize,
+    proxies: &mut Proxies,
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
-    if arguments.proxies == 0 {
-        return Ok(());
-    }
-    let directory = tempfile::tempdir()?;
-    let roots = directory.path().join("root-cert.pem");
-    let address = serve(runtime, resources.clone(), &roots)?;
-    let begun = Instant::now();
-    let mut proxies = Proxies::start(address, &roots, arguments, count)?;
-    proxies.synced()?;
-    figures.time("discovery: first sync of all proxies", begun.elapsed());
     let mut sent = Vec::new();
     for sequence in 0..arguments.changes {
         let mut pod = arguments.size.pod(sequence % arguments.size.pods);
@@ -244,7 +260,8 @@ fn serve(runtime: &Runtime, resources: Resources, roots: &Path) -> anyhow::Resul
     // The server's timers belong to the runtime.
     let _within = runtime.enter();
     let everybody = |_: &tonic::metadata::MetadataMap, _: &tonic::Extensions| Ok(Client::default());
-    let server = tonic::transport::Server::builder()
+    let server = grpc_server()
+        .initial_stream_window_size(STREAM_WINDOW)
         .add_service(Service::new(resources, everybody).into_server())
         .serve_with_incoming(incoming(listener, tls));
     drop(runtime.spawn(server));
@@ -268,6 +285,7 @@ impl Proxies {
             .args(["--count", &arguments.proxies.to_string()])
             .args(["--changes", &arguments.changes.to_string()])
             .args(["--resources", &resources.to_string()])
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .context("start the proxies")?;
@@ -286,11 +304,17 @@ impl Proxies {
         Ok(line)
     }
 
-    /// Waits until all of them have everything.
-    fn synced(&mut self) -> anyhow::Result<()> {
+    /// Waits until all of them have come so far.
+    fn expect(&mut self, word: &str) -> anyhow::Result<()> {
         let line = self.line()?;
-        ensure!(line.trim() == SYNCED, "the proxies say {line}");
+        ensure!(line.trim() == word, "the proxies say {line}");
         Ok(())
+    }
+
+    fn go_on(&mut self) -> anyhow::Result<()> {
+        let input = self.child.stdin.as_mut();
+        let input = input.context("the proxies have no input")?;
+        Ok(writeln!(input)?)
     }
 
     /// Waits until they have seen all changes.
@@ -307,12 +331,62 @@ impl Drop for Proxies {
     }
 }
 
+// === impl Phase ===
+
+impl Phase {
+    /// `idle` is the memory in use without proxies.
+    fn begin(name: &'static str, idle: u64) -> anyhow::Result<Self> {
+        // Makes the peak the present value; see proc_pid_clear_refs(5).
+        std::fs::write("/proc/self/clear_refs", "5").context("forget the peak")?;
+        Ok(Self {
+            name,
+            idle,
+            begun: Instant::now(),
+            cpu: cpu()?,
+        })
+    }
+
+    /// While the streams are still open.
+    fn end(&self, proxies: u32, figures: &mut Figures) -> anyhow::Result<()> {
+        let Self {
+            name,
+            idle,
+            begun,
+            cpu: before,
+        } = self;
+        figures.time(name, begun.elapsed());
+        figures.time(
+            &format!("{name}: CPU of the server"),
+            cpu()?.saturating_sub(*before),
+        );
+        let (peak, after) = (memory("VmHWM:")?, resident()?);
+        figures.set(&format!("{name}: peak, MiB"), mib(peak));
+        figures.set(&format!("{name}: resident after, MiB"), mib(after));
+        let each = mib(after.saturating_sub(*idle)) * 1024.0 / f64::from(proxies);
+        figures.set(&format!("{name}: after, per proxy, KiB"), each);
+        Ok(())
+    }
+}
+
+/// What this process has used of all processors. Other load of the machine changes it little.
+fn cpu() -> anyhow::Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let used = [usage.user_time(), usage.system_time()];
+    let used = used.map(|time| u64::try_from(time.num_microseconds()));
+    let [user, system] = used;
+    Ok(Duration::from_micros(user? + system?))
+}
+
 /// Bytes of this process that are in memory.
 fn resident() -> anyhow::Result<u64> {
+    memory("VmRSS:")
+}
+
+fn memory(field: &str) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
     let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kib: u64 = number.context("no VmRSS")?.trim().parse()?;
+    let kib: u64 = number.context("no such memory")?.trim().parse()?;
     Ok(kib * 1024)
 }
 
