@@ -1,6 +1,6 @@
 //! The bodies of the fuzz targets, exported so that a plain test feeds them the saved corpus too.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use mesh_proto::{
@@ -46,7 +46,8 @@ pub fn response(data: &[u8]) {
 
 /// Feeds bytes to the server as if a client had sent them as requests, each with its length before it,
 /// with a small mesh that changes in between. Whatever they are: the server refuses them or answers, each
-/// response has its own nonce and is of a type that was asked for, and none both brings and removes a name.
+/// response has its own nonce and is of a type that was asked for, none both brings and removes a name, and
+/// each is on the wire what it should be.
 /// Says how many responses there were.
 ///
 /// # Panics
@@ -70,6 +71,7 @@ pub fn requests(mut data: &[u8]) -> usize {
             break;
         }
         while let Ok(Some(response)) = machine.respond(&catalog) {
+            let response = decoded(response);
             assert!(asked.contains(&response.type_url));
             assert!(nonces.insert(response.nonce));
             let removed: BTreeSet<_> = response.removed_resources.into_iter().collect();
@@ -78,6 +80,25 @@ pub fn requests(mut data: &[u8]) -> usize {
         }
     }
     nonces.len()
+}
+
+/// A response as a client reads it from the wire.
+fn decoded(response: server::Response) -> DeltaDiscoveryResponse {
+    let expected = DeltaDiscoveryResponse::from(&response);
+    let bytes = response.encode().into_iter().flatten();
+    let mut bytes: VecDeque<u8> = bytes.flatten().collect();
+    let prefix: Vec<u8> = bytes.drain(..5).collect();
+    assert_eq!(
+        prefix,
+        [
+            &[0],
+            &u32::try_from(bytes.len()).unwrap_or_default().to_be_bytes()[..]
+        ]
+        .concat()
+    );
+    let decoded = DeltaDiscoveryResponse::decode(bytes);
+    assert_eq!(decoded.as_ref(), Ok(&expected));
+    expected
 }
 
 /// Requests that are looked at, so that one input does not take long.

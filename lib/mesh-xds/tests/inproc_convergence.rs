@@ -169,7 +169,7 @@ impl World {
     fn server_responds(&mut self) {
         loop {
             match self.server.respond(&self.catalog) {
-                Ok(Some(response)) => self.responses.push_back(response),
+                Ok(Some(response)) => self.responses.push_back((&response).into()),
                 Ok(None) => return,
                 Err(error) => {
                     assert!(matches!(error, server::Error::Behind(_)), "{error}");

@@ -33,7 +33,9 @@ pub struct Catalog {
 pub(super) struct Table {
     entries: HashMap<Arc<str>, Entry>,
     links: Links,
-    changed: BTreeMap<u64, Arc<str>>,
+    /// What clients are sent of each resource, by its latest change: side by side in memory, more or less,
+    /// since that is the order in which they were made.
+    changed: BTreeMap<u64, Arc<Published>>,
     removed: BTreeMap<u64, Arc<str>>,
     removals: HashMap<Arc<str>, Removal>,
     latest: u64,
@@ -44,11 +46,7 @@ pub(super) struct Table {
 /// One resource.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// A hash of the content: the same in every replica and after a restart.
-    pub(super) version: Version,
-    /// The encoded message, shared by all responses that carry it.
-    pub(super) body: Bytes,
-    pub(super) aliases: Box<[Arc<str>]>,
+    pub(super) published: Arc<Published>,
     pub(super) groups: Box<[Group]>,
     precedence: Precedence,
     /// The number of its latest change.
@@ -57,6 +55,18 @@ pub(super) struct Entry {
     /// The number since which it has this reach.
     since: u64,
     past: Past,
+}
+
+/// What clients are sent of a resource: shared by the catalog and all responses that bring it, and the
+/// same for as long as any of them needs it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Published {
+    pub(super) name: Arc<str>,
+    /// A hash of the content: the same in every replica and after a restart.
+    pub(super) version: Version,
+    /// The encoded message.
+    pub(super) body: Bytes,
+    pub(super) aliases: Box<[Arc<str>]>,
 }
 
 /// Where a policy is in force. Other resources are simply there or not.
@@ -133,7 +143,7 @@ impl Catalog {
     pub fn bodies(&self, type_url: &str) -> impl Iterator<Item = (&Arc<str>, &Bytes)> {
         let entries = self.table(type_url).map(|table| table.entries.iter());
         let entries = entries.into_iter().flatten();
-        entries.map(|(name, entry)| (name, &entry.body))
+        entries.map(|(name, entry)| (name, &entry.published.body))
     }
 
     pub(super) fn table(&self, type_url: &str) -> Option<&Table> {
@@ -145,7 +155,7 @@ impl Catalog {
 
 impl Table {
     fn publish(&mut self, name: Arc<str>, resource: Resource) -> bool {
-        let mut entry = Entry::from(resource);
+        let mut entry = Entry::new(name.clone(), resource);
         entry.share_groups(&self.links);
         let known = self.entries.remove(&name);
         if let Some(known) = known {
@@ -167,7 +177,7 @@ impl Table {
                 entry.past = with_reach(removal.past, removal.number, Reach::Nowhere);
             }
         }
-        self.changed.insert(entry.number, name.clone());
+        self.changed.insert(entry.number, entry.published.clone());
         self.entries.insert(name, entry);
         true
     }
@@ -193,9 +203,9 @@ impl Table {
 
     /// Files what `entry` has and `before` had not.
     fn link(&mut self, name: &Arc<str>, entry: &Entry, before: Option<&Entry>) {
-        for alias in &entry.aliases {
+        for alias in entry.aliases() {
             let kept = before.is_some_and(|before| {
-                before.precedence == entry.precedence && before.aliases.contains(alias)
+                before.precedence == entry.precedence && before.aliases().contains(alias)
             });
             if !kept {
                 self.links.claim(alias, name, entry.precedence);
@@ -208,9 +218,9 @@ impl Table {
 
     /// Takes out what `entry` had and `after` has not.
     fn unlink(&mut self, name: &str, entry: &Entry, after: Option<&Entry>) {
-        for alias in &entry.aliases {
+        for alias in entry.aliases() {
             let kept = after.is_some_and(|after| {
-                after.precedence == entry.precedence && after.aliases.contains(alias)
+                after.precedence == entry.precedence && after.aliases().contains(alias)
             });
             if !kept {
                 self.links.disclaim(alias, name);
@@ -269,26 +279,35 @@ impl Table {
         self.entries.keys()
     }
 
+    /// What clients are sent, in the order of the latest changes.
+    pub(super) fn published(&self) -> impl Iterator<Item = &Arc<Published>> {
+        self.changed.values()
+    }
+
     /// Names that were published or withdrawn after `number`; nothing if that is too long ago to tell.
     pub(super) fn since(&self, number: u64) -> Option<impl Iterator<Item = &Arc<str>>> {
         let after = number.saturating_add(1)..;
         (number >= self.forgotten).then(|| {
             let changed = self.changed.range(after.clone());
-            changed
-                .chain(self.removed.range(after))
-                .map(|(_, name)| name)
+            let changed = changed.map(|(_, published)| &published.name);
+            let removed = self.removed.range(after);
+            changed.chain(removed.map(|(_, name)| name))
         })
     }
 }
 
 // === impl Entry ===
 
-impl From<Resource> for Entry {
-    fn from(resource: Resource) -> Self {
-        Self {
+impl Entry {
+    fn new(name: Arc<str>, resource: Resource) -> Self {
+        let published = Published {
+            name,
             version: Version::of(&resource.content),
             body: resource.content,
             aliases: resource.aliases.into(),
+        };
+        Self {
+            published: Arc::new(published),
             groups: resource.groups.into(),
             precedence: resource.precedence,
             reach: if resource.by_name_only {
@@ -301,9 +320,7 @@ impl From<Resource> for Entry {
             past: Vec::new(),
         }
     }
-}
 
-impl Entry {
     fn share_groups(&mut self, links: &Links) {
         for group in &mut self.groups {
             *group = links.share(group.clone());
@@ -311,8 +328,8 @@ impl Entry {
     }
 
     fn says_the_same_as(&self, other: &Self) -> bool {
-        self.version == other.version
-            && self.aliases == other.aliases
+        self.published.version == other.published.version
+            && self.published.aliases == other.published.aliases
             && self.groups == other.groups
             && self.precedence == other.precedence
             && self.reach == other.reach
@@ -329,6 +346,14 @@ impl Entry {
         }
     }
 
+    pub(super) fn version(&self) -> Version {
+        self.published.version
+    }
+
+    pub(super) fn aliases(&self) -> &[Arc<str>] {
+        &self.published.aliases
+    }
+
     pub(super) fn by_name_only(&self) -> bool {
         self.reach == Reach::Named
     }
@@ -343,15 +368,25 @@ impl Version {
         Self(hasher.finish())
     }
 
-    /// Whether a text of the wire is this version.
-    pub(super) fn is(self, text: &str) -> bool {
-        text.len() == DIGITS && u64::from_str_radix(text, 16) == Ok(self.0)
+    /// The version as it is written on the wire.
+    pub(super) fn digits(self) -> [u8; VERSION_LEN] {
+        let mut digits = [0; VERSION_LEN];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0.to_be_bytes()) {
+            pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]]);
+        }
+        digits
+    }
+
+    /// The version that a text of the wire is, if any.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let number = u64::from_str_radix(text, 16).ok();
+        number.filter(|_| text.len() == VERSION_LEN).map(Self)
     }
 }
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:0DIGITS$x}", self.0)
+        write!(f, "{:0VERSION_LEN$x}", self.0)
     }
 }
 
@@ -363,8 +398,10 @@ fn with_reach(mut past: Past, since: u64, reach: Reach) -> Past {
     past
 }
 
-/// Hexadecimal digits of a version.
-const DIGITS: usize = 16;
+/// Characters of a version: hexadecimal digits.
+pub(super) const VERSION_LEN: usize = 16;
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,8 @@ pub struct Limits {
     /// to requests do not wait.
     pub window: Duration,
     /// Streams that may begin, or make a large response, at a time: 8. Others wait for their turn, so
-    /// that a thousand clients that reconnect at once need the memory of 8.
+    /// that a thousand clients that reconnect at once need the memory of 8: the lists of what they hold,
+    /// and of what they are sent, which are some 15 MB for 100,000 resources.
     pub turns: usize,
     /// After which time a turn ends though its client has not taken what was sent: 30 seconds. Slow
     /// clients delay the others, and do not stop them.

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_proto::{
-    discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+    discovery::DeltaDiscoveryRequest,
     type_url::{ADDRESS, AUTHORIZATION},
 };
 
 use self::subscription::{Part, Subscription};
-use super::{Catalog, Client, Mode, Readable, catalog::Table};
+use super::{Catalog, Client, Mode, Readable, Response, catalog::Table, held::Held};
 
 mod selection;
 mod subscription;
@@ -132,7 +132,17 @@ impl Machine {
     }
 
     /// A request arrived. Afterwards responses may be ready.
-    pub fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<Heard, Error> {
+    pub fn request(&mut self, mut request: DeltaDiscoveryRequest) -> Result<Heard, Error> {
+        let held = std::mem::take(&mut request.initial_resource_versions);
+        self.hear(request, held.into())
+    }
+
+    /// The same, of which the map of versions has been read already.
+    pub(super) fn hear(
+        &mut self,
+        request: DeltaDiscoveryRequest,
+        held: Held,
+    ) -> Result<Heard, Error> {
         let type_url = request.type_url.clone();
         let first = !self.subscriptions.contains_key(&type_url);
         if first {
@@ -154,7 +164,7 @@ impl Machine {
             first,
             request.resource_names_subscribe,
             request.resource_names_unsubscribe,
-            request.initial_resource_versions,
+            held,
         );
         if subscription.names() > MAX_NAMES {
             return Err(Error::TooManyNames(type_url));
@@ -173,7 +183,7 @@ impl Machine {
     }
 
     /// The next response that can be sent now. To be asked until there is none.
-    pub fn respond(&mut self, catalog: &Catalog) -> Result<Option<DeltaDiscoveryResponse>, Error> {
+    pub fn respond(&mut self, catalog: &Catalog) -> Result<Option<Response>, Error> {
         // In alphabetical order policies come before addresses. What of them must come after addresses
         // may be due once those have nothing to say.
         let policies = (AUTHORIZATION.to_owned(), true);
@@ -198,7 +208,7 @@ impl Machine {
         type_url: &str,
         part: Part,
         catalog: &Catalog,
-    ) -> Result<Option<DeltaDiscoveryResponse>, Error> {
+    ) -> Result<Option<Response>, Error> {
         let Some(subscription) = self.subscriptions.get_mut(type_url) else {
             return Ok(None);
         };
@@ -210,8 +220,7 @@ impl Machine {
         let Some(mut response) = subscription.tell(type_url, table, part) else {
             return Err(Error::Behind(type_url.to_owned()));
         };
-        let empty = response.resources.is_empty() && response.removed_resources.is_empty();
-        if empty && !subscription.take_owed() {
+        if response.is_empty() && !subscription.take_owed() {
             return Ok(None);
         }
         self.responses += 1;

@@ -1,20 +1,34 @@
 //! The gRPC service: who may open a stream, and when.
 
-use std::pin::Pin;
-
-use futures::{Stream, future::BoxFuture, stream};
-use mesh_proto::discovery::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse,
-    aggregated_discovery_service_server::{
-        AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-    },
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
 };
-use tonic::{Extensions, Request, Response, Status, Streaming, metadata::MetadataMap};
 
-use super::{Client, Limits, Metrics, Resources, Streams, session::Session, turns::Turns};
+use bytes::Bytes;
+use futures::{future::BoxFuture, stream};
+use http::{HeaderMap, HeaderValue, header};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use mesh_proto::discovery::aggregated_discovery_service_server::SERVICE_NAME;
+use tonic::{
+    Extensions, Request, Status,
+    body::Body,
+    metadata::{MetadataMap, MetadataValue},
+    server::NamedService,
+};
 
-/// Delta discovery for tonic. Streams are polled by the server, nothing is spawned, and a stream makes
-/// its next response only when the transport has taken the one before.
+use super::{
+    Chunks, Client, Limits, Metrics, Resources, Response, Streams, TooLarge, requests::Requests,
+    session::Session, turns::Turns,
+};
+
+/// Delta discovery. Streams are polled by the server, nothing is spawned, and a stream makes its next
+/// response only when the transport has taken the one before.
+///
+/// The messages of gRPC are read and written here, since tonic's codecs hold each message as a whole, and
+/// keep the memory of the largest one for as long as the stream lives.
 ///
 /// Requests of streams that have not had their turn yet wait in the transport's window: a server for
 /// many proxies should set its `initial_stream_window_size` to the 64 KiB that are HTTP/2's default.
@@ -33,6 +47,27 @@ pub(super) struct Shared {
     pub(super) streams: Streams,
     pub(super) turns: Turns,
 }
+
+/// The service on its path, as tonic's servers take it. Clones share everything.
+#[derive(Debug)]
+pub struct Server<A> {
+    service: Arc<Service<A>>,
+}
+
+/// What goes to one client: the responses of its session as bytes.
+struct Outgoing {
+    session: Session,
+    /// What is left of the response that is being sent.
+    chunks: Option<Chunks>,
+    over: bool,
+}
+
+/// The one method of the service that is spoken.
+const PATH: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+
+/// That of gRPC with protobuf, which is its default.
+const CONTENT_TYPE: &str = "application/grpc";
 
 /// Decides who may open a stream.
 pub trait Authenticate: Send + Sync + 'static {
@@ -84,19 +119,31 @@ impl<A: Authenticate> Service<A> {
     }
 
     /// The service with its path and its limits, to be added to a server.
-    pub fn into_server(self) -> AggregatedDiscoveryServiceServer<Self> {
-        let request = self.shared.limits.request;
-        AggregatedDiscoveryServiceServer::new(self)
-            .max_decoding_message_size(request)
-            .max_encoding_message_size(usize::MAX)
+    pub fn into_server(self) -> Server<A> {
+        Server {
+            service: Arc::new(self),
+        }
     }
 
-    async fn open(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Session, Refused> {
+    async fn serve(&self, request: http::Request<Body>) -> http::Response<Body> {
+        if request.uri().path() != PATH {
+            return Status::unimplemented("delta discovery is spoken here").into_http();
+        }
+        if let Err(status) = uncompressed(request.headers()) {
+            return status.into_http();
+        }
+        match self.open(Request::from_http(request)).await {
+            Ok(session) => accepted(Outgoing::new(session)),
+            Err(refused) => {
+                self.shared.metrics.refused_stream(refused.reason());
+                Status::from(refused).into_http()
+            }
+        }
+    }
+
+    async fn open(&self, request: Request<Body>) -> Result<Session, Refused> {
         let address = request.remote_addr();
-        let (metadata, extensions, requests) = request.into_parts();
+        let (metadata, extensions, body) = request.into_parts();
         if self.shared.streams.is_closing() {
             return Err(Refused::Closing);
         }
@@ -109,6 +156,7 @@ impl<A: Authenticate> Service<A> {
         let most = self.shared.limits.streams;
         let registration = self.shared.streams.enter(client.clone(), most);
         let registration = registration.ok_or(Refused::Full(most))?;
+        let requests = Requests::new(body, self.shared.limits.request);
         Ok(Session::new(
             self.shared.clone(),
             client,
@@ -118,27 +166,116 @@ impl<A: Authenticate> Service<A> {
     }
 }
 
-#[tonic::async_trait]
-impl<A: Authenticate> AggregatedDiscoveryService for Service<A> {
-    type DeltaAggregatedResourcesStream =
-        Pin<Box<dyn Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send>>;
+// === impl Server ===
 
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let session = match self.open(request).await {
-            Ok(session) => session,
-            Err(refused) => {
-                self.shared.metrics.refused_stream(refused.reason());
-                return Err(refused.into());
+impl<A> Clone for Server<A> {
+    fn clone(&self) -> Self {
+        Self {
+            service: Arc::clone(&self.service),
+        }
+    }
+}
+
+impl<A> NamedService for Server<A> {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl<A: Authenticate> tower::Service<http::Request<Body>> for Server<A> {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let service = Arc::clone(&self.service);
+        Box::pin(async move { Ok(service.serve(request).await) })
+    }
+}
+
+// === impl Outgoing ===
+
+impl Outgoing {
+    fn new(session: Session) -> Self {
+        Self {
+            session,
+            chunks: None,
+            over: false,
+        }
+    }
+
+    /// The next bytes, or how the stream ends.
+    async fn next(&mut self) -> Option<Frame<Bytes>> {
+        if self.over {
+            return None;
+        }
+        loop {
+            if let Some(chunk) = self.chunks.as_mut().and_then(Iterator::next) {
+                return Some(Frame::data(chunk));
             }
-        };
-        let responses = stream::unfold(session, |mut session| async move {
-            let response = session.next().await?;
-            Some((response, session))
-        });
-        Ok(Response::new(Box::pin(responses)))
+            // Nothing is kept of a response while the session waits for the next one.
+            self.chunks = None;
+            match self.session.next().await.map(encode) {
+                Some(Ok(chunks)) => self.chunks = Some(chunks),
+                Some(Err(status)) => return Some(self.end(&status)),
+                None => return Some(self.end(&Status::ok(""))),
+            }
+        }
+    }
+
+    fn end(&mut self, status: &Status) -> Frame<Bytes> {
+        self.over = true;
+        Frame::trailers(trailers(status))
+    }
+}
+
+fn encode(response: Result<Response, Status>) -> Result<Chunks, Status> {
+    Ok(response?.encode()?)
+}
+
+fn accepted(outgoing: Outgoing) -> http::Response<Body> {
+    let frames = stream::unfold(Box::new(outgoing), |mut outgoing| async move {
+        let frame = outgoing.next().await?;
+        Some((Ok::<_, Status>(frame), outgoing))
+    });
+    let mut response = http::Response::new(Body::new(StreamBody::new(frames)));
+    let grpc = HeaderValue::from_static(CONTENT_TYPE);
+    response.headers_mut().insert(header::CONTENT_TYPE, grpc);
+    response
+}
+
+/// A message that cannot be a header's value does not keep the code from the client.
+fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        trailers.clear();
+        trailers.insert(Status::GRPC_STATUS, HeaderValue::from(status.code() as i32));
+    }
+    trailers
+}
+
+/// Requests are taken as they are, like responses: their sender is told so.
+fn uncompressed(headers: &HeaderMap) -> Result<(), Status> {
+    const IDENTITY: &str = "identity";
+    match headers.get("grpc-encoding") {
+        Some(encoding) if encoding != IDENTITY => {
+            let mut status = Status::unimplemented("compressed requests are not taken");
+            let metadata = status.metadata_mut();
+            metadata.insert("grpc-accept-encoding", MetadataValue::from_static(IDENTITY));
+            Err(status)
+        }
+        _ => Ok(()),
+    }
+}
+
+// === impl TooLarge ===
+
+impl From<TooLarge> for Status {
+    fn from(error: TooLarge) -> Self {
+        tracing::error!(%error, "a client cannot be told of the mesh");
+        Self::resource_exhausted(error.to_string())
     }
 }
 

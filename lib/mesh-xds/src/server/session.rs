@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use mesh_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 use super::{
-    Client, Contradiction, Error, Machine, Refusal,
+    Client, Contradiction, Error, Machine, Refusal, Response,
     pace::{Budget, Pace},
+    requests::{Requests, Said},
     service::Shared,
     streams::Registration,
     turns::Turn,
@@ -23,7 +23,7 @@ pub(super) struct Session {
     client: Client,
     machine: Machine,
     registration: Registration,
-    requests: Streaming<DeltaDiscoveryRequest>,
+    requests: Requests,
     published: watch::Receiver<u64>,
     closing: watch::Receiver<bool>,
     pace: Pace,
@@ -59,7 +59,7 @@ enum Life {
 
 /// What a session waits for.
 enum Event {
-    Request(Result<Option<Box<DeltaDiscoveryRequest>>, Status>),
+    Request(Result<Option<Box<Said>>, Status>),
     Published,
     /// It may be time for something.
     Time,
@@ -78,7 +78,7 @@ impl Session {
         shared: Shared,
         client: Client,
         registration: Registration,
-        requests: Streaming<DeltaDiscoveryRequest>,
+        requests: Requests,
     ) -> Self {
         let now = Instant::now();
         let published = shared.resources.published();
@@ -106,7 +106,7 @@ impl Session {
     }
 
     /// The next response, or how the stream ends.
-    pub(super) async fn next(&mut self) -> Option<Result<DeltaDiscoveryResponse, Status>> {
+    pub(super) async fn next(&mut self) -> Option<Result<Response, Status>> {
         if let Some(handed) = self.handed.take() {
             self.shared.metrics.sent(handed.elapsed());
         }
@@ -125,7 +125,7 @@ impl Session {
         next.transpose()
     }
 
-    async fn run(&mut self) -> Result<Option<DeltaDiscoveryResponse>, Status> {
+    async fn run(&mut self) -> Result<Option<Response>, Status> {
         loop {
             let now = Instant::now();
             match self.life {
@@ -154,7 +154,7 @@ impl Session {
     }
 
     /// The next response of the current push, or of one that may begin now.
-    async fn push(&mut self, now: Instant) -> Result<Option<DeltaDiscoveryResponse>, Status> {
+    async fn push(&mut self, now: Instant) -> Result<Option<Response>, Status> {
         let closing = matches!(self.life, Life::Closing(_));
         if closing || !self.heard || self.pace.from(now) > now {
             return Ok(None);
@@ -188,22 +188,18 @@ impl Session {
         Ok(Some(response))
     }
 
-    fn note_response(&mut self, response: &DeltaDiscoveryResponse, begun: Instant) {
-        let contents = response
-            .resources
-            .iter()
-            .filter_map(|r| r.resource.as_ref());
-        let bytes = contents.map(|content| content.value.len()).sum();
+    fn note_response(&mut self, response: &Response, begun: Instant) {
+        let bytes = response.contents();
         let metrics = &self.shared.metrics;
-        metrics.pushed(&response.type_url, bytes, begun.elapsed());
+        metrics.pushed(response.type_url(), bytes, begun.elapsed());
         self.registration.sent(response);
         self.handed = Some(Instant::now());
         tracing::debug!(
             client = %self.client.identity,
-            url = response.type_url,
-            nonce = response.nonce,
-            resources = response.resources.len(),
-            removed = response.removed_resources.len(),
+            url = response.type_url(),
+            nonce = response.nonce(),
+            resources = response.resources(),
+            removed = response.removed(),
             bytes,
             "push"
         );
@@ -237,7 +233,7 @@ impl Session {
         let closing = matches!(self.life, Life::Closing(_));
         tokio::select! {
             request = self.requests.message(), if read.is_none() => {
-                Event::Request(request.map(|request| request.map(Box::new)))
+                Event::Request(request)
             }
             // Neither fails: the senders live in `shared`.
             _ = self.published.changed(), if !closing => Event::Published,
@@ -288,7 +284,7 @@ impl Session {
         }
     }
 
-    fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
+    fn request(&mut self, Said { request, held }: Said) -> Result<(), Status> {
         if let Some(node) = &request.node {
             self.client.verify(node)?;
             self.registration.named(node);
@@ -296,7 +292,7 @@ impl Session {
         let type_url = request.type_url.clone();
         let asks = !(request.resource_names_subscribe.is_empty()
             && request.resource_names_unsubscribe.is_empty());
-        let heard = self.machine.request(request)?;
+        let heard = self.machine.hear(request, held)?;
         self.heard = true;
         if let Some(mode) = self.machine.mode(&type_url) {
             self.registration.asked(&type_url, mode);

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use mesh_proto::discovery::{DeltaDiscoveryResponse, Node};
+use mesh_proto::discovery::Node;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Client, Metrics, Refusal, client::claim};
+use super::{Client, Metrics, Refusal, Response, client::claim};
 
 /// The streams of one server; a handle that is cheap to clone.
 #[derive(Clone, Debug)]
@@ -227,11 +227,11 @@ impl Registration {
         self.of_type(type_url, |status| status.mode = mode);
     }
 
-    pub(super) fn sent(&self, response: &DeltaDiscoveryResponse) {
-        self.of_type(&response.type_url, |status| {
-            status.sent = Some(Moment::now(response.nonce.clone()));
-            status.resources += response.resources.len() as u64;
-            status.removals += response.removed_resources.len() as u64;
+    pub(super) fn sent(&self, response: &Response) {
+        self.of_type(response.type_url(), |status| {
+            status.sent = Some(Moment::now(response.nonce().to_owned()));
+            status.resources += response.resources() as u64;
+            status.removals += response.removed() as u64;
         });
     }
 

@@ -235,6 +235,7 @@ impl World {
 
     fn server_responds(&mut self) {
         while let Some(response) = self.server.respond(&self.catalog).unwrap() {
+            let response = DeltaDiscoveryResponse::from(&response);
             self.responses.push_back((self.past.len() - 1, response));
         }
     }

@@ -200,7 +200,7 @@ impl World {
     fn server_responds(&mut self) {
         loop {
             match self.machine.respond(&self.catalog) {
-                Ok(Some(response)) => self.responses.push_back(response),
+                Ok(Some(response)) => self.responses.push_back((&response).into()),
                 Ok(None) => return,
                 Err(error) => {
                     assert_eq!(error, Error::Behind(ADDRESS.into()));

@@ -117,6 +117,15 @@ fn versions_are_those_of_every_replica() {
     // XXH64 with seed 0, from the algorithm's published test vectors.
     let version = Version::of(b"");
     assert_eq!(version.to_string(), "ef46db3751d8e999");
-    assert!(version.is("ef46db3751d8e999"));
-    assert!(!version.is("+f46db3751d8e999") && !version.is(""));
+    assert_eq!(version.digits(), *b"ef46db3751d8e999");
+    assert_eq!(Version::parse("ef46db3751d8e999"), Some(version));
+    assert_ne!(Version::parse("+f46db3751d8e999"), Some(version));
+    for foreign in [
+        "",
+        "ef46db3751d8e99",
+        "0ef46db3751d8e999",
+        "version-of-other",
+    ] {
+        assert_eq!(Version::parse(foreign), None, "{foreign}");
+    }
 }

@@ -141,7 +141,7 @@ impl Selection {
     fn changed(&mut self, name: &Arc<str>, table: &Table, review: &mut Review) {
         let mut concerned = self.selected.get(name).cloned().unwrap_or_default();
         let entry = table.get(name);
-        let aliases = entry.into_iter().flat_map(|entry| entry.aliases.iter());
+        let aliases = entry.into_iter().flat_map(|entry| entry.aliases().iter());
         let asked = aliases.filter(|alias| self.asked.contains_key(*alias));
         concerned.extend(asked.cloned());
         if self.asked.contains_key(name) {
@@ -196,7 +196,7 @@ impl Selection {
             let known = !self.sent.insert(name.clone());
             let changed = told.is_none_or(|told| entry.number > told);
             if !known || changed || review.anew.contains(name) {
-                answer.put(name, entry);
+                answer.put(&entry.published);
                 names.extend(self.selected.get(name).into_iter().flatten().cloned());
             }
         }

@@ -1,16 +1,15 @@
 //! What one client asked for and knows, of one type.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashSet},
     sync::Arc,
 };
 
-use mesh_proto::discovery::{Any, DeltaDiscoveryResponse, Resource as Published};
-
 use super::{
     super::{
-        Mode,
-        catalog::{Entry, Reach, Table},
+        Mode, Response,
+        catalog::{Entry, Published, Reach, Table, Version},
+        held::{Held, Index},
     },
     selection::Selection,
 };
@@ -22,8 +21,8 @@ pub(super) struct Subscription {
     node: Option<Arc<str>>,
     /// Change up to which the client has been told; nothing before the first response.
     told: Option<u64>,
-    /// Version by name of what the client held when it connected, until the first response.
-    held: HashMap<String, String>,
+    /// What the client held when it connected, until the first response.
+    held: Held,
     /// Change up to which the client was told everything, until it is told what it need not keep.
     narrowed: Option<u64>,
     /// Names that are sent even if they did not change.
@@ -55,10 +54,10 @@ pub(super) enum Part {
 
 /// A response in the making.
 pub(super) struct Answer<'a> {
-    pub(super) response: DeltaDiscoveryResponse,
+    pub(super) response: Response,
     pub(super) table: &'a Table,
     /// What the client holds, if this is the first response.
-    pub(super) held: &'a HashMap<String, String>,
+    pub(super) held: Index<'a>,
 }
 
 /// The name that stands for all names.
@@ -72,7 +71,7 @@ impl Subscription {
             scope: Scope::Selected(Selection::new(node.clone())),
             node,
             told: None,
-            held: HashMap::new(),
+            held: Held::default(),
             narrowed: None,
             due: BTreeSet::new(),
             postponed: BTreeSet::new(),
@@ -92,7 +91,7 @@ impl Subscription {
         first: bool,
         subscribe: Vec<String>,
         unsubscribe: Vec<String>,
-        held: HashMap<String, String>,
+        held: Held,
     ) {
         self.owed |= first || !subscribe.is_empty();
         if first && subscribe.is_empty() {
@@ -102,8 +101,8 @@ impl Subscription {
         self.unsubscribe(unsubscribe);
         if first {
             if let Scope::Selected(_) = self.scope {
-                let names = held.keys().map(|name| Arc::from(name.as_str()));
-                self.due.extend(names);
+                self.due
+                    .extend(held.iter().map(|(name, _)| Arc::from(name)));
             }
             self.held = held;
         }
@@ -158,10 +157,9 @@ impl Subscription {
         };
         let (names, held) = std::mem::replace(selection, Selection::new(None)).into_parts();
         // Aliases among them are not told any more: the client learns that from their removal.
-        let held = held
-            .into_iter()
-            .map(|name| (name.to_string(), String::new()));
-        self.held.extend(held);
+        for name in held {
+            self.held.push(&name, None);
+        }
         let due = std::mem::take(&mut self.due);
         self.scope = Scope::Everything(names.into_iter().chain(due).collect());
         self.told = None;
@@ -176,19 +174,15 @@ impl Subscription {
         self.postponed.clear();
         self.narrowed = self.told.take().or(self.narrowed);
         let mut selection = Selection::new(self.node.clone());
-        selection.adopt(self.held.drain().map(|(name, _)| name.into()));
+        let held = std::mem::take(&mut self.held);
+        selection.adopt(held.iter().map(|(name, _)| name.into()));
         self.scope = Scope::Selected(selection);
     }
 
     /// What the client is to be told now; nothing if that can no longer be found out.
-    pub(super) fn tell(
-        &mut self,
-        type_url: &str,
-        table: &Table,
-        part: Part,
-    ) -> Option<DeltaDiscoveryResponse> {
+    pub(super) fn tell(&mut self, type_url: &str, table: &Table, part: Part) -> Option<Response> {
         let held = std::mem::take(&mut self.held);
-        let mut answer = Answer::new(type_url, table, &held);
+        let mut answer = Answer::new(type_url, table, held.index());
         match &mut self.scope {
             Scope::Selected(selection) => {
                 if let Some(told) = self.narrowed.take() {
@@ -208,13 +202,22 @@ impl Subscription {
         let mut names: HashSet<Arc<str>> = HashSet::new();
         if let Some(told) = self.told {
             names.extend(table.since(told)?.cloned());
-        } else {
-            names.extend(table.names().cloned());
-            names.extend(answer.held.keys().map(|name| Arc::from(name.as_str())));
         }
         if let Some(narrowed) = self.narrowed.take() {
             // Back again before that was told: what was removed meanwhile is not known yet.
             names.extend(table.since(narrowed)?.cloned());
+        }
+        match (self.told, part) {
+            (Some(_), _) => {}
+            (None, Part::Strengthening) => {
+                names.extend(table.names().cloned());
+                names.extend(answer.held.keys().map(|name| Arc::from(*name)));
+            }
+            // Nothing is postponed, and the whole mesh need not be looked up name by name.
+            (None, Part::Whole) => {
+                names.retain(|name| table.get(name).is_none());
+                names.extend(answer.put_all(&due));
+            }
         }
         match part {
             Part::Whole => names.extend(std::mem::take(&mut self.postponed)),
@@ -244,7 +247,7 @@ impl Subscription {
     }
 
     /// A response goes to the client.
-    pub(super) fn sent(&mut self, response: &DeltaDiscoveryResponse) {
+    pub(super) fn sent(&mut self, response: &Response) {
         self.owed = false;
         self.outstanding = Some(response.nonce.clone());
     }
@@ -290,8 +293,8 @@ fn weakens(answer: &Answer<'_>, name: &Arc<str>, told: Option<u64>, postponed: b
     let Some(told) = told else {
         // How the client knows it is not known here: perhaps with more force.
         let held = answer.held.get(&**name);
-        let same = |version: &String| entry.is_some_and(|entry| entry.version.is(version));
-        return held.is_some_and(|version| !same(version));
+        let version = entry.map(Entry::version);
+        return held.is_some_and(|held| held.is_none() || *held != version);
     };
     let known = answer.table.reach_at(name, told);
     match entry {
@@ -303,32 +306,29 @@ fn weakens(answer: &Answer<'_>, name: &Arc<str>, told: Option<u64>, postponed: b
 // === impl Answer ===
 
 impl<'a> Answer<'a> {
-    fn new(type_url: &str, table: &'a Table, held: &'a HashMap<String, String>) -> Self {
+    fn new(type_url: &str, table: &'a Table, held: Index<'a>) -> Self {
         Self {
-            response: DeltaDiscoveryResponse {
-                type_url: type_url.to_owned(),
-                ..DeltaDiscoveryResponse::default()
-            },
+            response: Response::new(type_url),
             table,
             held,
         }
     }
 
     /// Speaks of a resource: its content, its absence, or nothing if the client holds this version.
-    fn update(&mut self, name: &str) {
+    fn update(&mut self, name: &Arc<str>) {
         match self.table.get(name) {
-            Some(entry) => self.put(name, entry),
+            Some(entry) => self.put(&entry.published),
             None => self.remove(name),
         }
     }
 
     /// Speaks of what a name stands for. An alias is removed as such, lest a client waits for it: one
     /// that takes everything finds it among the aliases.
-    fn name_anew(&mut self, name: &str) {
+    fn name_anew(&mut self, name: &Arc<str>) {
         match self.table.find(name) {
             Some((own, entry)) => {
-                self.put(own, entry);
-                if **own != *name {
+                self.put(&entry.published);
+                if own != name {
                     self.remove(name);
                 }
             }
@@ -336,39 +336,46 @@ impl<'a> Answer<'a> {
         }
     }
 
-    pub(super) fn put(&mut self, name: &str, entry: &Entry) {
-        if !self.holds(name, entry) {
-            let mut published = publish(&self.response.type_url, name, entry);
-            published.aliases = entry.aliases.iter().map(ToString::to_string).collect();
-            self.response.resources.push(published);
+    /// Brings everything that the client does not hold, but what is due. The names that it holds and nobody
+    /// publishes come back: mostly there is none, which is seen at once.
+    fn put_all(&mut self, due: &BTreeSet<Arc<str>>) -> Vec<Arc<str>> {
+        let mut known = 0;
+        for published in self.table.published() {
+            let held = self.held.get(&*published.name);
+            known += usize::from(held.is_some());
+            if held != Some(&Some(published.version)) && !due.contains(&published.name) {
+                self.response.resources.push(Arc::clone(published));
+            }
+        }
+        if known == self.held.len() {
+            return Vec::new();
+        }
+        let held = self
+            .held
+            .keys()
+            .filter(|name| self.table.get(name).is_none());
+        held.map(|name| Arc::from(*name)).collect()
+    }
+
+    pub(super) fn put(&mut self, published: &Arc<Published>) {
+        if !self.holds(&published.name, published.version) {
+            self.response.resources.push(Arc::clone(published));
         }
     }
 
-    pub(super) fn put_alias(&mut self, alias: &str, entry: &Entry) {
-        if !self.holds(alias, entry) {
-            let published = publish(&self.response.type_url, alias, entry);
-            self.response.resources.push(published);
+    pub(super) fn put_alias(&mut self, alias: &Arc<str>, entry: &Entry) {
+        if !self.holds(alias, entry.version()) {
+            let aliased = (alias.clone(), entry.published.clone());
+            self.response.aliased.push(aliased);
         }
     }
 
-    pub(super) fn remove(&mut self, name: &str) {
-        self.response.removed_resources.push(name.to_owned());
+    pub(super) fn remove(&mut self, name: &Arc<str>) {
+        self.response.removed.push(name.clone());
     }
 
-    fn holds(&self, name: &str, entry: &Entry) -> bool {
-        let version = self.held.get(name);
-        version.is_some_and(|version| entry.version.is(version))
-    }
-}
-
-fn publish(type_url: &str, name: &str, entry: &Entry) -> Published {
-    Published {
-        version: entry.version.to_string(),
-        resource: Some(Any {
-            type_url: type_url.to_owned(),
-            value: entry.body.clone(),
-        }),
-        name: name.to_owned(),
-        aliases: Vec::new(),
+    fn holds(&self, name: &str, version: Version) -> bool {
+        let held = self.held.get(name);
+        held.is_some_and(|held| *held == Some(version))
     }
 }

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use mesh_proto::discovery::DeltaDiscoveryResponse;
 
 use super::*;
 
@@ -35,7 +36,8 @@ impl World {
     }
 
     fn ready(&mut self) -> Option<DeltaDiscoveryResponse> {
-        self.machine.respond(&self.catalog).unwrap()
+        let response = self.machine.respond(&self.catalog).unwrap();
+        response.as_ref().map(DeltaDiscoveryResponse::from)
     }
 
     /// The next response, which the client accepts.

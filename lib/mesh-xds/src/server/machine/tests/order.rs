@@ -188,7 +188,7 @@ fn after_a_reconnection_the_order_is_the_same() {
     world.policy("new", mk_policy("1", true));
     world.address("w", "1");
     let table = world.catalog.table(AUTHORIZATION).unwrap();
-    let kept = table.get("kept").unwrap().version.to_string();
+    let kept = table.get("kept").unwrap().version().to_string();
     let held = [("kept", kept.as_str()), ("changed", "v"), ("gone", "v")];
     let held = held.map(|(name, version)| (name.to_owned(), version.to_owned()));
     world.request(DeltaDiscoveryRequest {

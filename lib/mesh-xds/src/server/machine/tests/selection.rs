@@ -172,7 +172,7 @@ fn what_a_client_held_counts_as_asked_for_when_it_returns() {
     world.put("b", workload("1", &[], &[], "n2"));
     let version = |world: &World, name: &str| {
         let table = world.catalog.table(TYPE).unwrap();
-        table.get(name).unwrap().version.to_string()
+        table.get(name).unwrap().version().to_string()
     };
     let held = [
         ("a".to_owned(), version(&world, "a")),
