@@ -69,10 +69,10 @@ fn files(workspace: &Workspace) -> anyhow::Result<Vec<Generated>> {
     Ok(files)
 }
 
-/// One file for each CRD that a mesh installs.
+/// One file for each CRD: those of the operator, and those that a mesh installs.
 fn crds() -> anyhow::Result<Vec<Generated>> {
     let mut files = Vec::new();
-    for crd in mesh_api::crds() {
+    for crd in mesh_api::sail::crds().into_iter().chain(mesh_api::crds()) {
         let text = serde_yaml_ng::to_string(&crd).context("cannot write a CRD as YAML")?;
         let name = crd.metadata.name.context("a CRD has a name")?;
         files.push((

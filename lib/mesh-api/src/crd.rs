@@ -89,13 +89,15 @@ fn approved(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     crd
 }
 
-fn root_schema(version: &mut CustomResourceDefinitionVersion) -> Option<&mut JSONSchemaProps> {
+pub(crate) fn root_schema(
+    version: &mut CustomResourceDefinitionVersion,
+) -> Option<&mut JSONSchemaProps> {
     version.schema.as_mut()?.open_api_v3_schema.as_mut()
 }
 
 /// Istio's fields are absent rather than null and have no defaults; `uint32` and the like are no formats
 /// of OpenAPI.
-fn plain(schema: &mut JSONSchemaProps) {
+pub(crate) fn plain(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     schema.default = None;
     schema.title = None;
@@ -109,7 +111,7 @@ fn plain(schema: &mut JSONSchemaProps) {
 }
 
 /// Calls `change` for a schema and all schemas in it.
-fn visit(schema: &mut JSONSchemaProps, change: &mut impl FnMut(&mut JSONSchemaProps)) {
+pub(crate) fn visit(schema: &mut JSONSchemaProps, change: &mut impl FnMut(&mut JSONSchemaProps)) {
     change(schema);
     for (_, property) in schema.properties.iter_mut().flatten() {
         visit(property, change);

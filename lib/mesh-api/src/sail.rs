@@ -7,8 +7,10 @@
 
 mod cni;
 pub mod condition;
+mod crd;
 mod istio;
 mod revision;
+mod schema;
 mod tag;
 pub mod values;
 pub mod version;
@@ -16,6 +18,7 @@ mod ztunnel;
 
 pub use self::{
     cni::{IstioCNI, IstioCNISpec},
+    crd::crds,
     istio::{Istio, IstioSpec, IstioStatus, RevisionSummary, UpdateStrategy, UpdateStrategyType},
     revision::{IstioRevision, IstioRevisionSpec},
     tag::{IstioRevisionTag, IstioRevisionTagSpec, IstioRevisionTagStatus},
@@ -44,10 +47,13 @@ pub type Values = Map<String, Value>;
 /// What a ZTunnel or a tag refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
+#[schemars(extend("required" = ["kind", "name"]))]
 pub struct TargetReference {
     /// `Istio` or `IstioRevision`.
+    #[schemars(schema_with = "schema::target_kind")]
     pub kind: String,
     /// Its name.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
@@ -60,6 +66,7 @@ pub struct ComponentStatus {
     pub observed_generation: Option<i64>,
     /// What holds now, one entry per type.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<StatusCondition>,
     /// `Healthy`, or the reason of the first condition that does not hold.
     #[serde(skip_serializing_if = "String::is_empty")]

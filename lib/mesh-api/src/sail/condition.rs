@@ -14,11 +14,14 @@ use crate::condition::status;
 /// One condition. Sail's has no observedGeneration; ours does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
+#[schemars(extend("required" = ["type", "status"]))]
 pub struct StatusCondition {
     /// What this is about.
     #[serde(rename = "type")]
+    #[schemars(length(min = 1, max = 316))]
     pub type_: String,
     /// `True`, `False` or `Unknown`.
+    #[schemars(extend("enum" = ["True", "False", "Unknown"]))]
     pub status: String,
     /// Why, in one word for machines.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -31,6 +34,7 @@ pub struct StatusCondition {
     pub observed_generation: Option<i64>,
     /// When `status` last changed, RFC 3339 with whole seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
     pub last_transition_time: Option<String>,
 }
 

@@ -55,10 +55,13 @@ pub struct IstioValues {
     /// The control plane.
     pub pilot: Pilot,
     /// The profile that these values were made from; written by the operator.
+    #[schemars(length(max = 63))]
     pub profile: Option<String>,
     /// The revision; written by the operator, and empty for the one named `default`.
+    #[schemars(length(max = 63))]
     pub revision: Option<String>,
     /// Names of the revision; written by the operator.
+    #[schemars(schema_with = "schema::names")]
     pub revision_tags: Vec<String>,
     /// The injector of sidecars, which there is none of.
     pub sidecar_injector_webhook: SidecarInjectorWebhook,

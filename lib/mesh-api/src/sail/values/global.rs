@@ -123,9 +123,6 @@ pub struct MultiCluster {
     /// Its name; `Kubernetes` if it is not said.
     #[schemars(length(max = 253))]
     pub cluster_name: Option<String>,
-    /// The domain of services of all clusters.
-    #[schemars(length(max = 253))]
-    pub global_domain_suffix: Option<String>,
 }
 
 /// What is logged.
