@@ -82,7 +82,7 @@ impl Layers<'_> {
 }
 
 /// The value at `pointer`, which is as in RFC 6901 and has no escapes.
-fn find<'a>(values: &'a Values, pointer: &str) -> Option<&'a Value> {
+pub(crate) fn find<'a>(values: &'a Values, pointer: &str) -> Option<&'a Value> {
     let mut segments = pointer.split('/').skip(1);
     let first = values.get(segments.next()?)?;
     segments.try_fold(first, |value, segment| value.get(segment))

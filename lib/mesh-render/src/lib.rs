@@ -13,6 +13,7 @@
 pub mod cni;
 pub mod decode;
 pub mod image;
+pub mod istiod;
 pub mod layers;
 pub mod meta;
 mod node;
@@ -65,9 +66,6 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// The mesh configuration in the values cannot be read.
-    #[error("spec.values.meshConfig: {0}")]
-    MeshConfig(#[from] mesh_api::mesh_config::Error),
     /// A profile that does not exist.
     #[error("spec.profile: there is no profile `{0}`: use one of {known}", known = layers::PROFILES.join(", "))]
     Profile(String),
@@ -76,6 +74,17 @@ pub enum Error {
         "spec.profile: `{0}` is not supported: a cluster runs its own control plane, use `ambient`"
     )]
     ProfileRefused(String),
+}
+
+// === impl Note ===
+
+impl Note {
+    /// The path of the value below `spec.values`.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Unknown(path) | Self::WithoutEffect { path, .. } => path,
+        }
+    }
 }
 
 // === impl Rendered ===

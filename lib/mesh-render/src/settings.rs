@@ -1,5 +1,7 @@
 //! What rendering depends on beside the custom resource.
 
+use mesh_api::sail::version::{self, Release};
+
 /// What rendering depends on beside the custom resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -63,6 +65,35 @@ pub struct TlsProfile {
     pub min_version: String,
     /// Cipher suites of TLS 1.2 by their OpenSSL names; empty for TLS 1.3.
     pub ciphers: Vec<String>,
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// Those of a release with its own images, on a cluster.
+    pub fn released(release: &Release, platform: Platform) -> Self {
+        Self {
+            platform,
+            release: release.tag(),
+            images: Images::released(release),
+            ztunnel_namespace: None,
+        }
+    }
+}
+
+// === impl Images ===
+
+impl Images {
+    /// The images of a release as they are published.
+    pub fn released(release: &Release) -> Self {
+        let names = version::images();
+        let image = |name: &str| format!("{}/{name}:{}", version::hub(), release.tag());
+        Self {
+            istiod: image(&names.istiod),
+            cni: image(&names.cni),
+            ztunnel: image(&names.ztunnel),
+        }
+    }
 }
 
 // === impl PlatformKind ===

@@ -22,6 +22,24 @@ pub(crate) fn text(value: &Value) -> String {
     out
 }
 
+/// A value whose objects have their keys in the order of their names, however JSON's library keeps them.
+pub(crate) fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_by_key(|(key, _)| *key);
+            let entries = entries.into_iter();
+            Value::Object(
+                entries
+                    .map(|(key, value)| (key.clone(), sorted(value)))
+                    .collect(),
+            )
+        }
+        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+        other => other.clone(),
+    }
+}
+
 fn mapping(out: &mut String, map: &Map<String, Value>, indent: usize) {
     let mut entries: Vec<_> = map.iter().collect();
     entries.sort_by_key(|(key, _)| {
