@@ -181,6 +181,22 @@ where
     target.applied(object, true)
 }
 
+/// Applies without looking: one request, for a caller who knows that it changes something.
+pub async fn send<K>(api: &Api<K>, wanted: &impl Serialize, manager: &Manager) -> Result<K, Error>
+where
+    K: Resource + DeserializeOwned + Clone,
+{
+    let target = Target::new(api, wanted, manager)?;
+    let object = target.patch().await?;
+    Ok(target.applied(object, true)?.object)
+}
+
+/// Whether applying `wanted` to `live` would change nothing, by the fields that `manager` owns. Pure, and
+/// false in doubt, such as for an object without its `managedFields`.
+pub fn holds(wanted: &Value, live: &Value, manager: &Manager) -> bool {
+    fields::holds(wanted, live, &manager.name, manager.part)
+}
+
 // === impl Manager ===
 
 impl Manager {

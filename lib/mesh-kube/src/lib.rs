@@ -11,6 +11,8 @@ pub mod error;
 pub mod events;
 pub mod finalizer;
 pub mod lease;
+pub mod owned;
+pub mod queue;
 pub mod watch;
 
 mod backoff;

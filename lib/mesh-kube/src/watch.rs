@@ -15,7 +15,10 @@
 
 use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
-use kube::{Api, Client, Resource};
+use kube::{
+    Api, Client, Resource,
+    api::{ApiResource, DynamicObject},
+};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -160,6 +163,10 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(180);
 /// Tells `index` what the collection behind `api` holds, for ever.
 ///
 /// The program spawns this, and drops it to end it; `state` says when the first list is complete.
+///
+/// Of a collection of [`PartialObjectMeta`](kube::core::PartialObjectMeta) the API server is asked for
+/// the metadata alone: what is large about an object is neither sent nor held. Memory for objects on
+/// their way is that of one page.
 pub async fn run<K, I>(
     api: Api<K>,
     options: Options,
@@ -171,7 +178,24 @@ where
     K: Resource<DynamicType = ()> + DeserializeOwned + Send,
     I: Index<K>,
 {
-    let driver = driver::Driver::new(api, options, metrics, state, index);
+    let target = driver::Target::new(api, Kind::of::<K>());
+    let driver = driver::Driver::new(target, options, metrics, state, index);
+    Box::pin(driver.run()).await
+}
+
+/// Like [`run`], for a kind that is chosen at run time; `resource` is what `api` was made with.
+pub async fn run_dynamic<I>(
+    (api, resource): (Api<DynamicObject>, &ApiResource),
+    options: Options,
+    metrics: Metrics,
+    state: watch::Sender<State>,
+    index: I,
+) -> Infallible
+where
+    I: Index<DynamicObject>,
+{
+    let target = driver::Target::new(api, Kind::from(resource));
+    let driver = driver::Driver::new(target, options, metrics, state, index);
     Box::pin(driver.run()).await
 }
 
@@ -239,6 +263,17 @@ impl Kind {
     /// The kind's name, as in a manifest.
     pub fn name(&self) -> &str {
         &self.0.kind
+    }
+}
+
+impl From<&ApiResource> for Kind {
+    fn from(resource: &ApiResource) -> Self {
+        Self(Arc::new(Names {
+            kind: resource.kind.clone(),
+            plural: resource.plural.clone(),
+            group: resource.group.clone(),
+            version: resource.version.clone(),
+        }))
     }
 }
 

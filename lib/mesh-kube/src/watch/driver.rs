@@ -39,6 +39,13 @@ pub(super) struct Driver<K, I> {
     _objects: std::marker::PhantomData<fn() -> K>,
 }
 
+/// The collection that is asked for.
+pub(super) struct Target {
+    client: Client,
+    request: Request,
+    kind: Kind,
+}
+
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -62,24 +69,41 @@ const WORKED: Duration = Duration::from_secs(5);
 /// Pages do not grow beyond this: some 100 MiB of ordinary pods.
 const LARGEST_PAGE: u32 = 10_000;
 
+// === impl Target ===
+
+impl Target {
+    pub(super) fn new<K: Resource>(api: Api<K>, kind: Kind) -> Self {
+        Self {
+            request: Request::new(api.resource_url()),
+            client: api.into_client(),
+            kind,
+        }
+    }
+}
+
 // === impl Driver ===
 
 impl<K, I> Driver<K, I>
 where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Send,
+    K: Resource + DeserializeOwned + Send,
     I: Index<K>,
 {
     pub(super) fn new(
-        api: Api<K>,
+        target: Target,
         options: Options,
         metrics: Metrics,
         state: watch::Sender<State>,
         index: I,
     ) -> Self {
+        let Target {
+            client,
+            request,
+            kind,
+        } = target;
         Self {
-            request: Request::new(api.resource_url()),
-            client: api.into_client(),
-            kind: Kind::of::<K>(),
+            client,
+            request,
+            kind,
             backoff: options.backoff.clone(),
             options,
             metrics,
@@ -140,7 +164,11 @@ where
 
     async fn page(&self, params: &ListParams) -> Result<wire::Page<K>, Error> {
         let failed = |error| Error::List(self.kind.clone(), error);
-        let request = self.request.list(params);
+        let request = if K::metadata_api() {
+            self.request.list_metadata(params)
+        } else {
+            self.request.list(params)
+        };
         let request = request.map_err(|error| failed(kube::Error::BuildRequest(error)))?;
         let text = self.in_time(self.client.request_text(request)).await?;
         wire::page(&text.map_err(failed)?).map_err(|error| self.malformed(error))
@@ -187,7 +215,11 @@ where
             bookmarks: true,
             ..WatchParams::default()
         };
-        let request = self.request.watch(&params, version);
+        let request = if K::metadata_api() {
+            self.request.watch_metadata(&params, version)
+        } else {
+            self.request.watch(&params, version)
+        };
         let request = request.map_err(|error| failed(kube::Error::BuildRequest(error)))?;
         let stream = self.in_time(self.client.request_stream(request)).await?;
         let stream = stream.map_err(failed)?.compat();

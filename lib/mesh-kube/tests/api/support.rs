@@ -1,6 +1,7 @@
 //! A server, a kind of its own, and an index that can be waited for.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     time::Duration,
@@ -42,6 +43,17 @@ pub(super) struct WidgetSpec {
 pub(super) struct WidgetStatus {
     #[serde(default)]
     pub(super) conditions: Vec<mesh_kube::condition::Condition>,
+}
+
+/// A ConfigMap of which nothing but the metadata may arrive.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct MetadataAlone {
+    metadata: ObjectMeta,
+    #[serde(default, rename = "apiVersion")]
+    _version: Option<String>,
+    #[serde(default, rename = "kind")]
+    _kind: Option<String>,
 }
 
 /// What an index holds, by `namespace/name`.
@@ -158,6 +170,54 @@ where
     );
     let task = tokio::spawn(run);
     Watched { model, state, task }
+}
+
+/// Watches a kind that is known by its names alone.
+pub(super) fn watch_named(client: Client, resource: &ApiResource) -> Watched {
+    let (feed, model) = tokio::sync::watch::channel(Model::default());
+    let (sender, state) = tokio::sync::watch::channel(State::default());
+    let (resource, metrics) = (resource.clone(), Metrics::default());
+    let task = tokio::spawn(async move {
+        let api = Api::<DynamicObject>::all_with(client, &resource);
+        let index = Feed(feed);
+        watch::run_dynamic((api, &resource), options(), metrics, sender, index).await
+    });
+    Watched { model, state, task }
+}
+
+// === impl MetadataAlone ===
+
+impl Resource for MetadataAlone {
+    type DynamicType = ();
+    type Scope = <ConfigMap as Resource>::Scope;
+
+    fn metadata_api() -> bool {
+        true
+    }
+
+    fn kind((): &()) -> Cow<'_, str> {
+        ConfigMap::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        ConfigMap::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        ConfigMap::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        ConfigMap::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
 }
 
 // === impl Feed ===

@@ -1,19 +1,22 @@
 //! Watches through everything that a server does to them.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::core::v1::ConfigMap,
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api,
-    api::{DeleteParams, PostParams},
+    api::{ApiResource, DeleteParams, PostParams},
 };
 use mesh_kube::watch::Options;
 use serde_json::json;
 use testkit_kube::store::GroupResource;
 
 use super::support::{
-    Widget, config_map, create_config_map, create_widget, options, start, watch_all, widget_crd,
+    MetadataAlone, Widget, config_map, create_config_map, create_widget, options, start, watch_all,
+    watch_named, widget_crd,
 };
 
 #[tokio::test]
@@ -170,4 +173,30 @@ async fn the_objects_of_a_kind_that_goes_away_go_with_it() {
     server.install_crds(vec![widget_crd()]).unwrap();
     create_widget(&client, "b", json!({"size": 1})).await;
     watched.holds(&["b"]).await;
+}
+
+#[tokio::test]
+async fn of_a_collection_of_metadata_nothing_else_is_sent() {
+    let (_server, client) = start().await;
+    let mut map = config_map("a");
+    map.data = Some([("large".to_owned(), "x".repeat(1000))].into());
+    let api = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    api.create(&PostParams::default(), &map).await.unwrap();
+    let mut watched = watch_all::<MetadataAlone>(client.clone(), options());
+    watched.holds(&["a"]).await;
+    create_config_map(&client, "b").await;
+    watched.holds(&["a", "b"]).await;
+    assert_eq!(watched.model().invalid, BTreeMap::new());
+    api.delete("a", &DeleteParams::default()).await.unwrap();
+    watched.holds(&["b"]).await;
+}
+
+#[tokio::test]
+async fn a_kind_that_is_named_at_run_time_is_watched_like_any_other() {
+    let (server, client) = start().await;
+    let mut watched = watch_named(client.clone(), &ApiResource::erase::<Widget>(&()));
+    watched.state(|state| state.absent).await;
+    server.install_crds(vec![widget_crd()]).unwrap();
+    create_widget(&client, "a", json!({"size": 1})).await;
+    watched.holds(&["a"]).await;
 }
