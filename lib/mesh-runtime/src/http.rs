@@ -10,6 +10,7 @@ use ::http::StatusCode;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time,
@@ -38,6 +39,18 @@ pub struct Limits {
     pub connections: usize,
 }
 
+/// What makes a connection ready to carry a request.
+pub trait Transport: Clone + Send + Sync + 'static {
+    /// What then carries it.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// Makes a connection ready. A failure is the peer's.
+    fn open(&self, stream: TcpStream) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+/// No more than TCP.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain;
+
 /// Who sent a request; found in its extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
@@ -63,6 +76,18 @@ pub async fn serve(
     tasks: task::Tracker,
     drain: drain::Watch,
 ) {
+    serve_over((listener, Plain), router, limits, tasks, drain).await;
+}
+
+/// Like [`serve`], with what makes a connection ready first, such as a TLS handshake. It has as long as
+/// the request head.
+pub async fn serve_over<T: Transport>(
+    (listener, transport): (TcpListener, T),
+    router: Arc<Router>,
+    limits: Limits,
+    tasks: task::Tracker,
+    drain: drain::Watch,
+) {
     let room = Arc::new(Semaphore::new(limits.connections));
     let mut failing = false;
     loop {
@@ -75,9 +100,15 @@ pub async fn serve(
             Ok((stream, peer, permit)) => {
                 failing = false;
                 let router = Arc::clone(&router);
-                let connection = connection(stream, peer, router, limits, drain.clone());
+                let (transport, drain) = (transport.clone(), drain.clone());
                 tasks.spawn(TASK, async move {
-                    connection.await;
+                    match time::timeout(limits.head_time, transport.open(stream)).await {
+                        Ok(Ok(stream)) => {
+                            connection(stream, peer, router, limits, drain).await;
+                        }
+                        Ok(Err(error)) => tracing::debug!(%error, "connection not opened"),
+                        Err(_elapsed) => tracing::debug!("connection not opened in time"),
+                    }
                     drop(permit);
                 });
             }
@@ -105,7 +136,7 @@ async fn accept(
 }
 
 async fn connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
     peer: Peer,
     router: Arc<Router>,
     limits: Limits,
@@ -139,6 +170,14 @@ async fn connection(
         // The peer's fault in all cases, and ordinary on a port that anybody can reach.
         Ok(Err(failed)) => tracing::debug!(error = %error::chain(&failed), "request not served"),
         Err(_elapsed) => tracing::debug!("request not served: it took too long"),
+    }
+}
+
+impl Transport for Plain {
+    type Stream = TcpStream;
+
+    async fn open(&self, stream: TcpStream) -> io::Result<TcpStream> {
+        Ok(stream)
     }
 }
 

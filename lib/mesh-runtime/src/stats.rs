@@ -64,7 +64,8 @@ pub fn register_runtime(registry: &mut Registry, handle: &tokio::runtime::Handle
     registry.register_collector(Box::new(process::Runtime::new(handle.metrics())));
 }
 
-async fn scrape(registry: Arc<Registry>, headers: HeaderMap) -> Response {
+/// The answer to one scrape whose request has these headers: for programs that ask who scrapes first.
+pub async fn scrape(registry: Arc<Registry>, headers: HeaderMap) -> Response {
     let open_metrics = accepts_open_metrics(&headers);
     // A node with many peers has many series: encode them aside of the runtime's other tasks.
     let encoded = tokio::task::spawn_blocking(move || {
