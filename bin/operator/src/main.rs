@@ -1,3 +1,44 @@
-//! Runs the operator.
+//! Runs the operator: `operator`, `operator run`, `operator version`.
 
-fn main() {}
+use std::{error::Error, process::ExitCode};
+
+use clap::Parser as _;
+use mesh_runtime::{environment::Environment, error};
+use operator::{
+    args::{Cli, Command, Flags},
+    config::Config,
+    program, version,
+};
+
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the command line's answer"
+)]
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Some(Command::Version) => {
+            println!("{}", version::line());
+            return ExitCode::SUCCESS;
+        }
+        None if cli.flags.version => {
+            println!("{}", version::line());
+            return ExitCode::SUCCESS;
+        }
+        Some(Command::Run(flags)) => run(&flags),
+        None => run(&cli.flags),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("operator: {}", error::chain(&*failure));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: &Flags) -> Result<(), Box<dyn Error>> {
+    let config = Config::try_new(flags, &Environment::of_process())?;
+    Ok(program::run(config, &flags.without_effect())?)
+}

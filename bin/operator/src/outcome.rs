@@ -49,7 +49,7 @@ pub type Reconcile<K> = fn(&View<'_>, &K) -> Outcome<<K as Custom>::Status>;
 pub type Finally<K> = fn(&View<'_>, &K) -> Finalize<<K as Custom>::Status>;
 
 /// What should be.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome<S> {
     /// Everything that the resource should own, in the order in which it is applied: accounts and rights
     /// before what needs them. Resources of ours too, such as the IstioRevision of an Istio. The engine
@@ -120,6 +120,28 @@ pub trait Status:
     fn set_state(&mut self, state: String);
     /// Sets the generation of the resource that the status was made for.
     fn set_observed_generation(&mut self, generation: Option<i64>);
+}
+
+// === impl Reconcilers ===
+
+impl Default for Reconcilers {
+    fn default() -> Self {
+        fn held<K: Custom>() -> Reconciler<K> {
+            Reconciler {
+                reconcile: |_, resource| {
+                    Outcome::held(resource.status().cloned().unwrap_or_default())
+                },
+                finalize: None,
+            }
+        }
+        Self {
+            istio: held(),
+            revision: held(),
+            tag: held(),
+            cni: held(),
+            ztunnel: held(),
+        }
+    }
 }
 
 // === impl Reconciler ===

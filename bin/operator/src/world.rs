@@ -4,18 +4,20 @@
 //! for, found or not: exactly that wakes the resource again when it changes. Nobody keeps a list of what
 //! depends on what.
 
-use std::{cell::RefCell, collections::BTreeMap, fmt::Debug, sync::Arc};
+use std::{borrow::Cow, cell::RefCell, collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use jiff::Timestamp;
 use kube::Resource;
 use mesh_api::sail::{Istio, IstioCNI, IstioRevision, IstioRevisionTag, ZTunnel};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::{
     images::Overrides,
     key::{Key, Managed, ObjectRef},
     outcome::Status,
     platform::Detected,
+    store::Changes,
     usage::Usage,
 };
 
@@ -211,6 +213,51 @@ impl<'a> View<'a> {
 // === impl World ===
 
 impl World {
+    /// A resource exists in this form.
+    pub(crate) fn put<K: Custom>(&mut self, resource: K, changes: &mut Changes) {
+        let Some(name) = resource.meta().name.clone() else {
+            return;
+        };
+        let table = K::table_mut(self);
+        let known = table.get(&name);
+        if known.is_some_and(|known| is_newer(version_of(&**known), version_of(&resource))) {
+            return;
+        }
+        table.insert(name.clone(), Arc::new(resource));
+        changed(K::MANAGED.named(name), changes);
+    }
+
+    /// A resource is gone.
+    pub(crate) fn take<K: Custom>(&mut self, name: &str, changes: &mut Changes) {
+        K::table_mut(self).remove(name);
+        changed(K::MANAGED.named(name), changes);
+    }
+
+    /// What a resource owns: objects, and the revisions of an Istio.
+    pub(crate) fn children(&self, uid: &str) -> Vec<(ObjectRef, Cow<'_, Value>)> {
+        let revisions = self.revisions.values().filter(|revision| {
+            let mut owners = revision.meta().owner_references.iter().flatten();
+            owners.any(|owner| owner.controller == Some(true) && owner.uid == uid)
+        });
+        let revisions = revisions.filter_map(|revision| {
+            let name = revision.meta().name.clone()?;
+            let object = ObjectRef::global(Managed::IstioRevision.kind(), name);
+            Some((object, Cow::Owned(serde_json::to_value(&**revision).ok()?)))
+        });
+        let objects = self.owned.of_owner(uid);
+        let objects = objects.map(|(object, live)| (object.clone(), Cow::Borrowed(&live.body)));
+        objects.chain(revisions).collect()
+    }
+
+    /// An object as it is, if it is one of ours.
+    pub(crate) fn live(&self, object: &ObjectRef) -> Option<Cow<'_, Value>> {
+        if Managed::of(object.kind) == Some(Managed::IstioRevision) {
+            let revision = self.revisions.get(&object.name)?;
+            return Some(Cow::Owned(serde_json::to_value(&**revision).ok()?));
+        }
+        Some(Cow::Borrowed(&self.owned.get(object)?.body))
+    }
+
     /// The keys of all resources.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         Managed::ALL.into_iter().flat_map(|kind| self.keys_of(kind))
@@ -229,6 +276,22 @@ impl World {
             Managed::ZTunnel => keys::<ZTunnel>(self),
         }
     }
+}
+
+fn changed(key: Key, changes: &mut Changes) {
+    changes.thing(Depends::Resource(key.clone()));
+    changes.thing(Depends::Kind(key.kind));
+    changes.key(key);
+}
+
+/// Versions of objects are numbers that grow, on every API server there is; where one is not, the later
+/// word counts.
+fn is_newer(known: Option<u64>, other: Option<u64>) -> bool {
+    matches!((known, other), (Some(known), Some(other)) if known > other)
+}
+
+fn version_of<K: Custom>(resource: &K) -> Option<u64> {
+    resource.meta().resource_version.as_deref()?.parse().ok()
 }
 
 // === impl Custom ===

@@ -1,0 +1,288 @@
+//! Requests to the API server, none of which is made or waited for unless this replica leads.
+
+use std::{fmt::Debug, future::Future, time::Duration};
+
+use jiff::Timestamp;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, DynamicObject, Preconditions, PropagationPolicy},
+};
+use mesh_kube::{
+    apply::{self, Manager},
+    error::{Explained, Fault},
+    finalizer,
+    owned::{Owner, Step},
+};
+use serde_json::{Value, json};
+use tokio::{sync::watch as news, time::timeout};
+
+use super::{
+    failure::Failure,
+    plan::{Doomed, Wanted},
+};
+use crate::{
+    key::ObjectRef,
+    metrics::{Metrics, Verb},
+    names::{MANAGED_BY, MANAGED_BY_SAIL, MANAGER, SAIL},
+    store::Store,
+    watches::resource,
+    world::{Custom, Live},
+};
+
+/// Writes.
+pub(crate) struct Writer {
+    pub(crate) client: Client,
+    pub(crate) leads: news::Receiver<bool>,
+    pub(crate) metrics: Metrics,
+}
+
+/// Longest time for one request.
+const ANSWER: Duration = Duration::from_secs(30);
+
+// === impl Writer ===
+
+impl Writer {
+    /// Has an object that is wanted exist, unless it is somebody else's.
+    pub(super) async fn make(&self, wanted: &Wanted, store: &Store) -> Result<(), Failure> {
+        let step = if wanted.known {
+            wanted.step.clone()
+        } else {
+            self.found(wanted).await?
+        };
+        match step {
+            Step::Keep | Step::Ignore | Step::Wait => Ok(()),
+            Step::Foreign(owner) if will_be_collected(wanted, &owner) => Ok(()),
+            Step::Foreign(owner) => Err(Failure::Taken {
+                object: wanted.object.clone(),
+                owner: format!("{} {}", owner.kind, owner.name),
+            }),
+            Step::Apply => {
+                let body = self.apply(&wanted.object, &wanted.body).await?;
+                store.learn(wanted.object.clone(), Live { body }, Timestamp::now());
+                Ok(())
+            }
+        }
+    }
+
+    /// What is to be done about an object that no watch tells of.
+    async fn found(&self, wanted: &Wanted) -> Result<Step, Failure> {
+        let api = self.api(&wanted.object);
+        let live = self
+            .send("reading", &wanted.object, api.get_opt(&wanted.object.name))
+            .await?;
+        let Some(live) = live else {
+            return Ok(Step::Apply);
+        };
+        let live = serde_json::to_value(live).unwrap_or_default();
+        let step = Wanted::step(&wanted.body, Some(&live));
+        if matches!(step, Step::Foreign(_)) || Owner::of(&live).is_some() || is_ours(&live) {
+            return Ok(step);
+        }
+        Err(Failure::Taken {
+            object: wanted.object.clone(),
+            owner: keeper(&live),
+        })
+    }
+
+    async fn apply(&self, object: &ObjectRef, body: &Value) -> Result<Value, Failure> {
+        let (api, manager) = (self.api(object), Manager::owner(MANAGER));
+        let sent = apply::send(&api, body, &manager);
+        let sent = self.led(sent).await?;
+        self.metrics
+            .wrote(Verb::Apply, object.kind.kind, sent.is_ok());
+        let live = sent.map_err(|error| Failure::Request {
+            doing: "applying",
+            object: object.to_string(),
+            fault: error.fault(),
+            said: said(&error),
+        })?;
+        tracing::info!(%object, "applied");
+        Ok(serde_json::to_value(live).unwrap_or_default())
+    }
+
+    /// Deletes an object; one that is gone already is as good. Workloads go with their pods first.
+    pub(super) async fn delete(&self, doomed: &Doomed) -> Result<(), Failure> {
+        let object = &doomed.object;
+        let api = self.api(object);
+        let policy = if object.is_workload() {
+            PropagationPolicy::Foreground
+        } else {
+            PropagationPolicy::Background
+        };
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(doomed.uid.clone()),
+                resource_version: None,
+            }),
+            propagation_policy: Some(policy),
+            ..DeleteParams::default()
+        };
+        let sent = self
+            .send("deleting", object, api.delete(&object.name, &params))
+            .await;
+        let gone = matches!(
+            &sent,
+            Err(Failure::Request {
+                fault: Fault::Missing | Fault::Conflict,
+                ..
+            })
+        );
+        self.metrics
+            .wrote(Verb::Delete, object.kind.kind, sent.is_ok() || gone);
+        match sent {
+            Ok(_) => {
+                tracing::info!(%object, "deleted");
+                Ok(())
+            }
+            Err(_) if gone => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Puts our finalizer on a resource. Returns it as it then is.
+    pub(super) async fn mark<K: Custom>(&self, of: &K, mark: &str) -> Result<K, Failure> {
+        let api = Api::<K>::all(self.client.clone());
+        let marked = finalizer::ensure(&api, of.clone(), mark);
+        let marked = self.send("marking", &name_of(of), marked).await;
+        let kind = K::MANAGED.kind().kind;
+        self.metrics.wrote(Verb::Patch, kind, marked.is_ok());
+        marked
+    }
+
+    /// Takes our finalizer off a resource.
+    pub(super) async fn unmark<K: Custom>(&self, of: &K, mark: &str) -> Result<(), Failure> {
+        let api = Api::<K>::all(self.client.clone());
+        let unmarked = finalizer::remove(&api, of, mark);
+        let unmarked = self.send("releasing", &name_of(of), unmarked).await;
+        let kind = K::MANAGED.kind().kind;
+        self.metrics.wrote(Verb::Patch, kind, unmarked.is_ok());
+        unmarked
+    }
+
+    /// Has the resource show this status. Says whether that took a write.
+    pub(super) async fn report<K: Custom>(
+        &self,
+        of: &K,
+        status: &K::Status,
+    ) -> Result<bool, Failure> {
+        let kind = K::MANAGED.kind();
+        let wanted = json!({
+            "apiVersion": kind.api_version(),
+            "kind": kind.kind,
+            "metadata": {"name": of.meta().name, "uid": of.meta().uid},
+            "status": status,
+        });
+        let manager = Manager::reporter(MANAGER);
+        let live = serde_json::to_value(of).unwrap_or_default();
+        if apply::holds(&wanted, &live, &manager) {
+            return Ok(false);
+        }
+        let api = Api::<K>::all(self.client.clone());
+        let sent = self.led(apply::send(&api, &wanted, &manager)).await?;
+        self.metrics.wrote(Verb::Status, kind.kind, sent.is_ok());
+        match sent {
+            Ok(_) => Ok(true),
+            // It is gone, and its status with it.
+            Err(error) if matches!(error.fault(), Fault::Missing | Fault::Conflict) => Ok(false),
+            Err(error) => Err(Failure::Request {
+                doing: "writing the status of",
+                object: name_of(of).to_string(),
+                fault: error.fault(),
+                said: said(&error),
+            }),
+        }
+    }
+
+    fn api(&self, object: &ObjectRef) -> Api<DynamicObject> {
+        let (client, names) = (self.client.clone(), resource(object.kind));
+        match &object.namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, &names),
+            None => Api::all_with(client, &names),
+        }
+    }
+
+    async fn send<T>(
+        &self,
+        doing: &'static str,
+        object: &ObjectRef,
+        request: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, Failure> {
+        let failed = |fault, said| Failure::Request {
+            doing,
+            object: object.to_string(),
+            fault,
+            said,
+        };
+        match self.led(timeout(ANSWER, request)).await? {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(failed(Fault::of(&error), said(&error))),
+            Err(_elapsed) => {
+                let said = format!("no answer of the API server within {ANSWER:?}");
+                Err(failed(Fault::Unavailable, said))
+            }
+        }
+    }
+
+    /// Waits for an answer for as long as this replica leads.
+    async fn led<T>(&self, request: impl Future<Output = T>) -> Result<T, Failure> {
+        let mut leads = self.leads.clone();
+        tokio::select! {
+            biased;
+            _ = leads.wait_for(|leads| !leads) => Err(Failure::NotLeading),
+            answer = request => Ok(answer),
+        }
+    }
+}
+
+fn said(error: &(dyn std::error::Error + 'static)) -> String {
+    Explained(error).to_string()
+}
+
+fn name_of<K: Custom>(resource: &K) -> ObjectRef {
+    let name = resource.meta().name.clone().unwrap_or_default();
+    ObjectRef::global(K::MANAGED.kind(), name)
+}
+
+/// Whether the owner is an earlier one of the same name, with which the object goes.
+fn will_be_collected(wanted: &Wanted, owner: &Owner) -> bool {
+    let Some(ours) = Owner::of(&wanted.body) else {
+        return false;
+    };
+    ours.kind == owner.kind && ours.name == owner.name && ours.api_version == owner.api_version
+}
+
+/// Whether we or Sail have made the object.
+fn is_ours(live: &Value) -> bool {
+    let labels = live.pointer("/metadata/labels");
+    let is = |name: &str, value: &str| {
+        labels
+            .and_then(|labels| labels.get(name))
+            .is_some_and(|found| found == value)
+    };
+    is(MANAGED_BY, MANAGER) || is(MANAGED_BY_SAIL, SAIL)
+}
+
+/// Whose an object is that has no controller.
+fn keeper(live: &Value) -> String {
+    let annotations = live.pointer("/metadata/annotations");
+    let release = annotations.and_then(|a| a.get("meta.helm.sh/release-name")?.as_str());
+    match release {
+        Some(release) => format!("the Helm release {release}"),
+        None => "somebody who has not named a controlling owner".to_owned(),
+    }
+}
+
+// === impl ObjectRef ===
+
+impl ObjectRef {
+    /// Whether pods come of it.
+    pub(crate) fn is_workload(&self) -> bool {
+        self.kind.group == "apps"
+    }
+}
+
+impl Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}

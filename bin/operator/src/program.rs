@@ -1,0 +1,376 @@
+//! The program: builds its parts, runs them, and ends them in order.
+
+use std::{future::ready, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use ::http::StatusCode;
+use futures::FutureExt as _;
+use kube::Client;
+use mesh_kube::{client, events, lease, watch};
+use mesh_runtime::{
+    drain,
+    essential::{Ended, Essential},
+    http::{self, Limits, Router, text},
+    log,
+    readiness::{Pending, Readiness},
+    shutdown,
+    stats::{self, Build},
+    task::Tracker,
+};
+use prometheus_client::registry::Registry;
+use tokio::{net::TcpListener, runtime, sync::watch as news};
+
+use crate::{
+    config::Config,
+    engine::{Engine, writer::Writer},
+    metrics::Metrics,
+    names::{LOCK, MANAGER},
+    outcome::Reconcilers,
+    secure::{self, Tls},
+    store::Store,
+    version,
+    watches::{States, Watches},
+};
+
+/// Why the program cannot run. All but the last are found at the start, and the host or whoever
+/// configured the program is at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log filter is not valid, or logging is set up already.
+    #[error("set up logging")]
+    Log(#[from] log::Error),
+    /// The runtime cannot be built.
+    #[error("start the worker threads")]
+    Runtime(#[source] io::Error),
+    /// Signals cannot be received.
+    #[error("receive signals")]
+    Signals(#[from] shutdown::Error),
+    /// There is no API server to talk to.
+    #[error("find the API server")]
+    Client(#[from] client::Error),
+    /// The metrics port cannot speak TLS.
+    #[error(transparent)]
+    Tls(#[from] secure::Error),
+    /// A port of the program is taken, or not ours.
+    #[error("listen on {address} for {purpose}")]
+    Listen {
+        /// What the port is for.
+        purpose: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A part of the program came to an end, which is our defect; the log has the reason. The only one
+    /// of these that is found later than at the start.
+    #[error("the part `{0}` of the program ended by itself")]
+    Ended(&'static str),
+}
+
+/// A running operator. It goes on when this is dropped only until its runtime ends: stop it.
+#[derive(Debug)]
+pub struct Running {
+    /// Where the metrics are, if anywhere.
+    pub metrics: Option<SocketAddr>,
+    /// Where liveness and readiness are.
+    pub probes: SocketAddr,
+    trigger: drain::Trigger,
+    ended: Ended,
+}
+
+/// How long requests under way and the release of the lock may take in the end.
+const TERMINATION: Duration = Duration::from_secs(8);
+
+/// Threads: the work is waiting for the API server.
+const THREADS: usize = 2;
+
+/// Runs the operator until it is told to stop. `without_effect` are flags to warn about.
+pub fn run(config: Config, without_effect: &[&str]) -> Result<(), Error> {
+    let log = log::init(&log::Config {
+        format: if config.log.json {
+            log::Format::Json
+        } else {
+            log::Format::Plain
+        },
+        filter: config.log.filter.clone(),
+    })?;
+    tracing::info!(
+        version = version::VERSION,
+        revision = version::revision(),
+        crypto = openssl::version::version(),
+        pod = config.pod,
+        namespace = config.defaults.namespace,
+        "starting"
+    );
+    for flag in without_effect {
+        tracing::warn!(flag, "this flag has no effect");
+    }
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_name("operator")
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?;
+    let mut registry = Registry::default();
+    let build = Build {
+        component: "operator".to_owned(),
+        tag: version::VERSION.to_owned(),
+    };
+    stats::register(&mut registry, &build, &log);
+    stats::register_runtime(&mut registry, runtime.handle());
+    let outcome = runtime.block_on(until_stopped(config, registry));
+    runtime.shutdown_background();
+    drop(log);
+    outcome
+}
+
+async fn until_stopped(config: Config, registry: Registry) -> Result<(), Error> {
+    let mut signals = shutdown::signals()?;
+    let options = client::Options {
+        kubeconfig: config.kubeconfig.clone(),
+        context: None,
+        user_agent: format!("lateen-operator/{}", version::VERSION),
+    };
+    let client = client::connect(&options).await?;
+    let reconcilers = Reconcilers::default();
+    let mut running = Running::start(config, client, registry, reconcilers).await?;
+    let outcome = tokio::select! {
+        cause = signals.next() => {
+            tracing::info!(%cause, "stopping");
+            Ok(())
+        }
+        part = running.failed() => {
+            tracing::error!(part, "stopping: a part that must not end has ended");
+            Err(Error::Ended(part))
+        }
+    };
+    tokio::select! {
+        () = running.stop() => {}
+        cause = signals.next() => tracing::warn!(%cause, "told again: stopping at once"),
+    }
+    outcome
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Starts the operator as tasks of the runtime we are in. Its ports are bound when this returns; it
+    /// works once the cluster has been seen and, where there is an election, while it leads.
+    pub async fn start(
+        config: Config,
+        client: Client,
+        mut registry: Registry,
+        reconcilers: Reconcilers,
+    ) -> Result<Self, Error> {
+        let (probes, at) = bind("probes", config.listen.probes).await?;
+        let metrics = match config.listen.metrics {
+            Some(address) => Some(bind("metrics", address).await?),
+            None => None,
+        };
+        let (trigger, drain) = drain::channel();
+        let background = Tracker::new();
+        let (essential, ended) = Essential::new(background.clone());
+        let store = Store::new(config.pace.clone());
+        let running = Self {
+            metrics: metrics.as_ref().map(|(_, address)| *address),
+            probes: at,
+            trigger,
+            ended,
+        };
+        let counts = Metrics::register(&mut registry, &store);
+        let parts = Parts {
+            config,
+            client,
+            store,
+            metrics: counts,
+            readiness: Readiness::new(),
+            background,
+            essential,
+            drain,
+        };
+        let states = parts.watch(&mut registry);
+        parts.work(&states, reconcilers);
+        parts.listen(probes, metrics.map(|(listener, _)| listener), registry)?;
+        Ok(running)
+    }
+
+    /// Resolves when a part ends that must not.
+    pub async fn failed(&mut self) -> &'static str {
+        match self.ended.recv().await {
+            Some(part) => part,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops writing, gives the lock back, and waits for both, but not for ever.
+    pub async fn stop(self) {
+        let outcome = self.trigger.drain_within(TERMINATION).await;
+        tracing::info!(?outcome, "stopped");
+    }
+}
+
+async fn bind(
+    purpose: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Listen {
+        purpose,
+        address,
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// What the parts of the program are built with.
+struct Parts {
+    config: Config,
+    client: Client,
+    store: Store,
+    metrics: Metrics,
+    readiness: Readiness,
+    background: Tracker,
+    essential: Essential,
+    drain: drain::Watch,
+}
+
+// === impl Parts ===
+
+impl Parts {
+    /// Starts to learn of the cluster.
+    fn watch(&self, registry: &mut Registry) -> States {
+        let metrics = watch::Metrics::default();
+        metrics.register(registry.sub_registry_with_prefix("lateen_operator"));
+        let mut watches = Watches::new(self.client.clone(), metrics, self.store.clone());
+        watches.everything();
+        let (running, states) = watches.into_parts();
+        for watch in running {
+            self.spawn("watch", watch);
+        }
+        states
+    }
+
+    /// Starts what only a leader does.
+    fn work(&self, states: &States, reconcilers: Reconcilers) {
+        let leads = self.stand();
+        let reporter = events::Reporter {
+            controller: MANAGER.to_owned(),
+            instance: self.config.pod.clone(),
+        };
+        let (recorder, publisher) = events::channel(self.client.clone(), reporter);
+        let stop = self.drain.clone();
+        let publish = async move { publisher.run(stop.signaled().map(|_mode| ())).await };
+        drop(self.background.spawn("events", publish));
+        let writer = Writer {
+            client: self.client.clone(),
+            leads: leads.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let engine = Arc::new(Engine::new(
+            self.store.clone(),
+            (reconcilers, self.config.defaults.clone()),
+            (writer, recorder),
+            (self.metrics.clone(), states.clone()),
+            self.config.patience,
+        ));
+        self.spawn("leadership", Arc::clone(&engine).lead(leads.clone()));
+        let sight = self.readiness.pending("view of the cluster");
+        let seen = self.seen(states.clone(), sight);
+        self.spawn("sight", seen);
+        for _ in 0..self.config.workers {
+            let (engine, leads, mut states) = (Arc::clone(&engine), leads.clone(), states.clone());
+            let patience = self.config.patience.sight;
+            self.spawn("worker", async move {
+                // What cannot be seen by then is reported instead of waited for.
+                states.synced_within(patience).await;
+                Box::pin(engine.work(leads)).await;
+            });
+        }
+    }
+
+    /// Waits for the whole view, says so, and has everything looked at with it. Goes on for ever.
+    fn seen(&self, mut states: States, sight: Pending) -> impl Future<Output = ()> + Send + use<> {
+        let store = self.store.clone();
+        async move {
+            if states.synced().await {
+                tracing::info!("the cluster has been seen");
+                sight.ready();
+                store.wake_all();
+            }
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Stands for election; the receiver says whether we lead. Without an election we do, until we stop.
+    fn stand(&self) -> news::Receiver<bool> {
+        let (leads, receiver) = news::channel(false);
+        let (client, drain) = (self.client.clone(), self.drain.clone());
+        let times = lease::Config::new(&self.config.defaults.namespace, LOCK, &self.config.pod);
+        let elect = self.config.elect;
+        let standing = async move {
+            let stop = drain.signaled().map(|_mode| ());
+            if !elect {
+                leads.send_replace(true);
+                stop.await;
+                leads.send_replace(false);
+            } else if let Err(error) = lease::run(client, times, leads, stop).await {
+                tracing::error!(%error, "cannot stand for election");
+            }
+        };
+        drop(self.background.spawn("election", standing));
+        receiver
+    }
+
+    /// Serves the program's own ports.
+    fn listen(
+        self,
+        probes: TcpListener,
+        metrics: Option<TcpListener>,
+        registry: Registry,
+    ) -> Result<(), Error> {
+        let routes = Arc::new(probe_routes(&self.readiness));
+        let (tasks, drain) = (self.background.clone(), self.drain.clone());
+        let serving = http::serve(probes, routes, Limits::default(), tasks, drain);
+        drop(self.background.spawn("probes", serving));
+        if let Some(listener) = metrics {
+            let tls = Tls::new(self.config.listen.certificate.clone(), || None)?;
+            let routes = Arc::new(secure::routes(Arc::new(registry), self.client.clone()));
+            let (tasks, drain) = (self.background.clone(), self.drain.clone());
+            let listener = (listener, tls);
+            let serving = http::serve_over(listener, routes, Limits::default(), tasks, drain);
+            drop(self.background.spawn("metrics", serving));
+        }
+        Ok(())
+    }
+
+    /// Spawns a part that must not end, unless everything does.
+    fn spawn(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        let drain = self.drain.clone();
+        self.essential.spawn(name, async move {
+            tokio::select! {
+                () = part => {}
+                _mode = drain.signaled() => {}
+            }
+        });
+    }
+}
+
+/// `/healthz` says that the process answers, `/readyz` that it has seen the cluster. A replica that does
+/// not lead is ready.
+fn probe_routes(readiness: &Readiness) -> Router {
+    let readiness = readiness.clone();
+    Router::new()
+        .get("/healthz", "whether the process answers", |_| {
+            ready(text(StatusCode::OK, "ok\n"))
+        })
+        .get("/readyz", "whether the cluster has been seen", move |_| {
+            let waiting = readiness.waiting_for();
+            ready(if waiting.is_empty() {
+                text(StatusCode::OK, "ok\n")
+            } else {
+                let waiting = waiting.join(", ");
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                text(status, format!("not ready, pending: {waiting}\n"))
+            })
+        })
+}
