@@ -13,7 +13,7 @@ use super::{
     response::{Item, Response, TooLarge},
 };
 
-/// The bytes of one response, in chunks of at most [`CHUNK`] bytes. Between two of them it holds the
+/// The bytes of one response, in chunks of at most 16 KiB. Between two of them it holds the
 /// handles of the response, and less than one resource's names.
 #[derive(Debug)]
 pub struct Chunks {
