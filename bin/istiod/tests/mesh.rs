@@ -15,4 +15,5 @@ mod mesh {
     mod outages;
     mod policy;
     mod proxy;
+    mod replicas;
 }

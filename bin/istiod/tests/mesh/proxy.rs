@@ -117,6 +117,11 @@ impl Proxy {
         *self.address.lock() = istiod.running.secure;
     }
 
+    /// Leads its next connections to where nobody answers.
+    pub(crate) fn lead_nowhere(&self) {
+        self.address.lock().set_port(1);
+    }
+
     /// What it knows, as ztunnel dumps it.
     pub(crate) fn dump(&self) -> Value {
         serde_json::to_value(self.store.snapshot().dump()).unwrap()
