@@ -94,7 +94,8 @@ impl Bearer {
 
     /// Refuses what the API server would refuse too.
     pub(super) fn check(&self, audiences: &[String], now: SystemTime) -> Result<(), Error> {
-        if self.expires().is_some_and(|at| at + CLOCK_SKEW < now) {
+        let late = self.expires().and_then(|at| now.duration_since(at).ok());
+        if late.is_some_and(|late| late > CLOCK_SKEW) {
             return Err(Error::Expired);
         }
         let meant = |audience: &String| audiences.contains(audience);
@@ -156,6 +157,8 @@ pub(super) mod tests {
             serde_json::json!({"exp": 1_000_001, "aud": "istio-ca"}),
             serde_json::json!({"exp": 999_990, "aud": ["else", "istio-ca"]}),
             serde_json::json!({"exp": u64::MAX}),
+            // The last second that a clock can hold: nothing can be added to it.
+            serde_json::json!({"exp": i64::MAX}),
         ] {
             assert_eq!(check(&claims), Ok(()), "{claims}");
         }
