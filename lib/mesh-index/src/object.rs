@@ -96,23 +96,6 @@ impl Kind {
         Self::EndpointSlice,
         Self::Pod,
     ];
-
-    /// The kind as an object's `kind` spells it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pod => "Pod",
-            Self::Node => "Node",
-            Self::Namespace => "Namespace",
-            Self::Service => "Service",
-            Self::EndpointSlice => "EndpointSlice",
-            Self::ServiceEntry => "ServiceEntry",
-            Self::WorkloadEntry => "WorkloadEntry",
-            Self::Gateway => "Gateway",
-            Self::GatewayClass => "GatewayClass",
-            Self::AuthorizationPolicy => "AuthorizationPolicy",
-            Self::PeerAuthentication => "PeerAuthentication",
-        }
-    }
 }
 
 impl fmt::Display for Kind {
@@ -145,53 +128,43 @@ impl fmt::Display for Key {
 
 // === impl Object ===
 
-impl Object {
-    /// The tag of this object.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Pod(_) => Kind::Pod,
-            Self::Node(_) => Kind::Node,
-            Self::Namespace(_) => Kind::Namespace,
-            Self::Service(_) => Kind::Service,
-            Self::EndpointSlice(_) => Kind::EndpointSlice,
-            Self::ServiceEntry(_) => Kind::ServiceEntry,
-            Self::WorkloadEntry(_) => Kind::WorkloadEntry,
-            Self::Gateway(_) => Kind::Gateway,
-            Self::GatewayClass(_) => Kind::GatewayClass,
-            Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
-            Self::PeerAuthentication(_) => Kind::PeerAuthentication,
+/// What is the same for each kind.
+macro_rules! for_each_kind {
+    ($($kind:ident),* $(,)?) => {
+        impl Kind {
+            /// The kind as an object's `kind` spells it.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => stringify!($kind),)*
+                }
+            }
         }
-    }
 
-    /// What every object says about itself.
-    pub fn metadata(&self) -> &ObjectMeta {
-        match self {
-            Self::Pod(object) => &object.metadata,
-            Self::Node(object) => &object.metadata,
-            Self::Namespace(object) => &object.metadata,
-            Self::Service(object) => &object.metadata,
-            Self::EndpointSlice(object) => &object.metadata,
-            Self::ServiceEntry(object) => &object.metadata,
-            Self::WorkloadEntry(object) => &object.metadata,
-            Self::Gateway(object) => &object.metadata,
-            Self::GatewayClass(object) => &object.metadata,
-            Self::AuthorizationPolicy(object) => &object.metadata,
-            Self::PeerAuthentication(object) => &object.metadata,
+        impl Object {
+            /// The tag of this object.
+            pub fn kind(&self) -> Kind {
+                match self {
+                    $(Self::$kind(_) => Kind::$kind,)*
+                }
+            }
+
+            /// What every object says about itself.
+            pub fn metadata(&self) -> &ObjectMeta {
+                match self {
+                    $(Self::$kind(object) => &object.metadata,)*
+                }
+            }
         }
-    }
-}
 
-macro_rules! from_object {
-    ($($kind:ident),* $(,)?) => {$(
-        impl From<$kind> for Object {
+        $(impl From<$kind> for Object {
             fn from(object: $kind) -> Self {
                 Self::$kind(Box::new(object))
             }
-        }
-    )*};
+        })*
+    };
 }
 
-from_object!(
+for_each_kind!(
     Pod,
     Node,
     Namespace,

@@ -4,7 +4,7 @@ use mesh_core::workload::Workload;
 
 use super::{
     base, canonical, entry, policy, serve,
-    waypoint::{self, Side, Subject},
+    waypoint::{self, Subject},
 };
 use crate::{
     cluster::Cluster,
@@ -12,7 +12,7 @@ use crate::{
     record::{
         endpoint::{Address, Endpoint},
         entry::Port,
-        service::{Role, Target},
+        service::Target,
     },
 };
 
@@ -38,14 +38,7 @@ pub(super) fn build(cluster: &Cluster, key: &Key, gateways: &mut Vec<Key>) -> Op
         let hostname = cluster.hostname(&key.namespace, name);
         serve(&mut services, &key.namespace, hostname, ports);
     }
-    let subject = Subject {
-        namespace: &key.namespace,
-        binding: entry.binding.as_deref(),
-        role: &Role::Application,
-        side: Side::Workload { explicit: true },
-        hostname: None,
-        confined: false,
-    };
+    let subject = Subject::workload(&key.namespace, entry.binding.as_deref());
     let uid = format!(
         "{}/networking.istio.io/WorkloadEntry/{}/{}",
         cluster.names.cluster_id, key.namespace, key.name

@@ -18,7 +18,6 @@ use crate::{
     record::{
         endpoint::{Address, Endpoint},
         entry::{Port, Resolution, ServiceEntry},
-        service::Role,
     },
     text::Labels,
 };
@@ -36,12 +35,9 @@ pub(super) fn build(cluster: &Cluster, key: &Key, gateways: &mut Vec<Key>) -> Ve
         return Vec::new();
     }
     let subject = Subject {
-        namespace: &key.namespace,
-        binding: entry.binding.as_deref(),
-        role: &Role::Application,
         side: Side::Workload { explicit: false },
-        hostname: None,
         confined: visibility == Visibility::Namespace,
+        ..Subject::workload(&key.namespace, entry.binding.as_deref())
     };
     let names = names(entry);
     if entry.endpoints.is_empty() && names.is_empty() {

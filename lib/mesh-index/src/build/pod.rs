@@ -9,7 +9,7 @@ use mesh_core::{
 
 use super::{
     base, canonical, entry, policy, serve,
-    waypoint::{self, Side, Subject},
+    waypoint::{self, Subject},
 };
 use crate::{
     cluster::{Cluster, Space},
@@ -26,12 +26,8 @@ pub(super) fn build(cluster: &Cluster, key: &Key, gateways: &mut Vec<Key>) -> Op
     let pod = space.pods.get(&key.name)?;
     let role = Role::of(&pod.labels);
     let subject = Subject {
-        namespace: &key.namespace,
-        binding: pod.binding.as_deref(),
         role: &role,
-        side: Side::Workload { explicit: true },
-        hostname: None,
-        confined: false,
+        ..Subject::workload(&key.namespace, pod.binding.as_deref())
     };
     let waypoint = waypoint::resolve(cluster, &subject, gateways).gateway;
     let node = cluster.nodes.get(&pod.node);

@@ -119,14 +119,7 @@ fn workload_entry(
     gateways: &mut Vec<Key>,
 ) -> Option<Status> {
     let entry = space.workload_entries.get(&key.name)?;
-    let subject = Subject {
-        namespace: &key.namespace,
-        binding: entry.binding.as_deref(),
-        role: &Role::Application,
-        side: Side::Workload { explicit: true },
-        hostname: None,
-        confined: false,
-    };
+    let subject = Subject::workload(&key.namespace, entry.binding.as_deref());
     let verdict = waypoint::resolve(cluster, &subject, gateways).verdict;
     Some(Status {
         generation: entry.generation,

@@ -363,6 +363,22 @@ fn leads_to(gateway: &GatewayAddress, subject: &Subject<'_>) -> bool {
     }
 }
 
+// === impl Subject ===
+
+impl<'a> Subject<'a> {
+    /// An application's workload that is addressed directly.
+    pub(super) fn workload(namespace: &'a Arc<str>, binding: Option<&'a Binding>) -> Self {
+        Self {
+            namespace,
+            binding,
+            role: &Role::Application,
+            side: Side::Workload { explicit: true },
+            hostname: None,
+            confined: false,
+        }
+    }
+}
+
 // === impl Bound ===
 
 impl Bound {
