@@ -18,6 +18,7 @@ pub mod outcome;
 pub mod platform;
 pub mod program;
 pub mod readiness;
+pub mod reconcile;
 pub mod secure;
 pub mod usage;
 pub mod version;

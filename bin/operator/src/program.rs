@@ -25,6 +25,7 @@ use crate::{
     metrics::Metrics,
     names::{LOCK, MANAGER},
     outcome::Reconcilers,
+    reconcile,
     secure::{self, Tls},
     store::Store,
     version,
@@ -131,7 +132,7 @@ async fn until_stopped(config: Config, registry: Registry) -> Result<(), Error> 
         user_agent: format!("lateen-operator/{}", version::VERSION),
     };
     let client = client::connect(&options).await?;
-    let reconcilers = Reconcilers::default();
+    let reconcilers = reconcile::reconcilers();
     let mut running = Running::start(config, client, registry, reconcilers).await?;
     let outcome = tokio::select! {
         cause = signals.next() => {

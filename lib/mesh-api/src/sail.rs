@@ -41,6 +41,13 @@ pub const FINALIZER: &str = "sailoperator.io/sail-operator";
 /// On an owned object, `"true"` lets others change it without being corrected at once.
 pub const IGNORE_ANNOTATION: &str = "sailoperator.io/ignore";
 
+/// On an IstioCNI or ZTunnel that is being deleted, [`UNINSTALL_FORCE`] removes it although pods are still
+/// in the mesh. They lose their network.
+pub const UNINSTALL_ANNOTATION: &str = "lateen.io/uninstall";
+
+/// The value of [`UNINSTALL_ANNOTATION`].
+pub const UNINSTALL_FORCE: &str = "force";
+
 /// Values of Istio's Helm charts as their author wrote them, nested by path.
 pub type Values = Map<String, Value>;
 

@@ -10,12 +10,12 @@ fn rollout(uniform: bool, pending: impl Into<Option<Pending>>) -> Rollout {
     }
 }
 
-fn deployment(generation: i64, replicas: u64, status: Value) -> Rollout {
+fn deployment(generation: i64, replicas: u64, status: &Value) -> Rollout {
     let live = json!({"metadata": {"generation": generation}, "spec": {"replicas": replicas}, "status": status});
     of_deployment(Some(&live))
 }
 
-fn daemon_set(generation: i64, status: Value) -> Rollout {
+fn daemon_set(generation: i64, status: &Value) -> Rollout {
     of_daemon_set(Some(
         &json!({"metadata": {"generation": generation}, "status": status}),
     ))
@@ -95,7 +95,11 @@ fn a_deployment_is_rolled_out_when_all_pods_are_new_and_ready() {
         ("fresh", 1, 1, json!({}), rollout(true, Pending::NoPods)),
     ];
     for (case, generation, replicas, status, expected) in cases {
-        assert_eq!(deployment(generation, replicas, status), expected, "{case}");
+        assert_eq!(
+            deployment(generation, replicas, &status),
+            expected,
+            "{case}"
+        );
     }
     assert_eq!(of_deployment(None), rollout(true, Pending::Missing));
 }
@@ -109,7 +113,7 @@ fn a_deployment_that_cannot_go_on_says_why() {
         "message": "pods \"istiod-5-\" is forbidden: unable to validate against any security context constraint"});
     let progressing =
         json!({"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"});
-    let pending = |conditions: Value| deployment(1, 1, status(conditions)).pending;
+    let pending = |conditions: Value| deployment(1, 1, &status(conditions)).pending;
     assert_eq!(
         pending(json!([deadline])),
         Some(Pending::Failed(
@@ -193,7 +197,7 @@ fn a_daemon_set_is_rolled_out_when_all_nodes_have_a_new_ready_pod() {
         ("fresh", 1, json!({}), rollout(true, Pending::NoPods)),
     ];
     for (case, generation, status, expected) in cases {
-        assert_eq!(daemon_set(generation, status), expected, "{case}");
+        assert_eq!(daemon_set(generation, &status), expected, "{case}");
     }
     assert_eq!(of_daemon_set(None), rollout(true, Pending::Missing));
 }
@@ -203,7 +207,7 @@ fn a_status_without_observed_generation_is_judged_by_its_counts() {
     let counts = |current: u64, ready: u64| {
         daemon_set(
             5,
-            json!({"desiredNumberScheduled": 0, "currentNumberScheduled": current, "numberReady": ready}),
+            &json!({"desiredNumberScheduled": 0, "currentNumberScheduled": current, "numberReady": ready}),
         )
     };
     assert_eq!(counts(3, 3), rollout(true, None));
@@ -218,7 +222,7 @@ fn a_status_without_observed_generation_is_judged_by_its_counts() {
         )
     );
     let counts = |replicas: u64, ready: u64| {
-        deployment(5, 1, json!({"replicas": replicas, "readyReplicas": ready}))
+        deployment(5, 1, &json!({"replicas": replicas, "readyReplicas": ready}))
     };
     assert_eq!(counts(1, 1), rollout(true, None));
     assert_eq!(
