@@ -56,7 +56,7 @@ pub type Values = Map<String, Value>;
 #[serde(default, rename_all = "camelCase")]
 #[schemars(extend("required" = ["kind", "name"]))]
 pub struct TargetReference {
-    /// `Istio` or `IstioRevision`.
+    /// Istio, which stands for its active revision, or IstioRevision.
     #[schemars(schema_with = "schema::target_kind")]
     pub kind: String,
     /// Its name.

@@ -1,5 +1,8 @@
 //! What an API server with these CRDs takes, what it refuses, and what it says.
 
+#[path = "schema/sail.rs"]
+mod sail;
+
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde_json::{Value, json};

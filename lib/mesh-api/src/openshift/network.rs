@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 pub const OVN_KUBERNETES: &str = "OVNKubernetes";
 
 /// How the cluster's network is set up.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
 #[kube(
     group = "operator.openshift.io",
     version = "v1",

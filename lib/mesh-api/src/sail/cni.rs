@@ -32,17 +32,19 @@ use super::{ComponentStatus, Values, schema};
 #[serde(default, rename_all = "camelCase")]
 #[schemars(extend("required" = ["version", "namespace"]))]
 pub struct IstioCNISpec {
-    /// The version to run.
+    /// The version to run: a release, or a name that stands for one and moves with updates of the operator.
     #[schemars(schema_with = "schema::version")]
     pub version: String,
-    /// The namespace to install into.
+    /// The namespace to install into. It must exist, and cannot be changed.
     #[schemars(schema_with = "schema::namespace")]
     pub namespace: String,
-    /// A collection of values to begin with.
+    /// A collection of values to begin with. `remote` and `external` are refused: a control plane outside of
+    /// the cluster is not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::profile")]
     pub profile: Option<String>,
-    /// Values of the charts `cni` and `global`.
+    /// Values by their paths in Istio's Helm charts. What this operator does not know is kept, and reported
+    /// in the condition ValuesRecognized.
     #[serde(skip_serializing_if = "Values::is_empty")]
     #[schemars(schema_with = "schema::cni_values")]
     pub values: Values,

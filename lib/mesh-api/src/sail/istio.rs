@@ -38,20 +38,22 @@ use super::{Values, condition::StatusCondition, schema};
     "x-kubernetes-validations" = schema::same_namespace(),
 ))]
 pub struct IstioSpec {
-    /// The version to run.
+    /// The version to run: a release, or a name that stands for one and moves with updates of the operator.
     #[schemars(schema_with = "schema::version")]
     pub version: String,
-    /// The namespace to install into.
+    /// The namespace to install into. It must exist, and cannot be changed.
     #[schemars(schema_with = "schema::namespace")]
     pub namespace: String,
     /// How a change of the version is carried out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub update_strategy: Option<UpdateStrategy>,
-    /// A collection of values to begin with.
+    /// A collection of values to begin with. `remote` and `external` are refused: a control plane outside of
+    /// the cluster is not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::profile")]
     pub profile: Option<String>,
-    /// Values of the charts `istiod`, `base` and `global`.
+    /// Values by their paths in Istio's Helm charts. What this operator does not know is kept, and reported
+    /// in the condition ValuesRecognized.
     #[serde(skip_serializing_if = "Values::is_empty")]
     #[schemars(schema_with = "schema::istio_values")]
     pub values: Values,
@@ -61,7 +63,8 @@ pub struct IstioSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct UpdateStrategy {
-    /// In place, or beside the old revision.
+    /// `InPlace` changes the one revision. `RevisionBased` makes a new one beside it, named after the version;
+    /// the old one goes when nobody uses it any more.
     #[serde(rename = "type")]
     #[schemars(schema_with = "schema::update_strategy_type")]
     pub type_: UpdateStrategyType,

@@ -40,10 +40,10 @@ pub struct IstioRevisionSpec {
     /// The release that runs.
     #[schemars(schema_with = "schema::revision_version")]
     pub version: String,
-    /// The namespace to install into.
+    /// The namespace to install into. It must exist, and cannot be changed.
     #[schemars(schema_with = "schema::namespace")]
     pub namespace: String,
-    /// Values, with those of the profile.
+    /// Values by their paths in Istio's Helm charts, those of the profile included.
     #[serde(skip_serializing_if = "Values::is_empty")]
     #[schemars(schema_with = "schema::istio_values")]
     pub values: Values,

@@ -32,10 +32,11 @@ use super::{TargetReference, Values, condition::StatusCondition, schema};
 #[serde(default, rename_all = "camelCase")]
 #[schemars(extend("required" = ["version", "namespace"]))]
 pub struct ZTunnelSpec {
-    /// The version to run.
+    /// The version to run: a release, or a name that stands for one and moves with updates of the operator.
+    /// It is not newer than the control plane, and at most one minor release older.
     #[schemars(schema_with = "schema::ztunnel_version")]
     pub version: String,
-    /// The namespace to install into.
+    /// The namespace to install into. It must exist, and cannot be changed.
     #[schemars(schema_with = "schema::namespace")]
     pub namespace: String,
     /// Of v1alpha1; kept, so that a resource that was written in it is read in it as it was. It is `ambient`
@@ -46,7 +47,8 @@ pub struct ZTunnelSpec {
     /// The control plane whose settings it takes over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_ref: Option<TargetReference>,
-    /// Values of the charts `ztunnel` and `global`.
+    /// Values by their paths in Istio's Helm charts. What this operator does not know is kept, and reported
+    /// in the condition ValuesRecognized.
     #[serde(skip_serializing_if = "Values::is_empty")]
     #[schemars(schema_with = "schema::ztunnel_values")]
     pub values: Values,
