@@ -11,11 +11,11 @@ use anyhow::Context as _;
 
 use crate::{Violation, layers, workspace::Workspace};
 
+mod manifests;
+mod reference;
+
 /// A file and what it should hold.
 type Generated = (PathBuf, String);
-
-/// The folder of the CRDs, which holds nothing else.
-const CRDS: &str = "manifests/crds";
 
 /// The rights of the control plane.
 const RIGHTS: &str = "manifests/istiod/rbac.yaml";
@@ -52,7 +52,7 @@ pub fn check(workspace: &Workspace) -> anyhow::Result<Vec<Violation>> {
         .filter(|(path, text)| workspace.read(path).ok().as_ref() != Some(text));
     let stale = stale.map(|(path, _)| (path.clone(), "is out of date: run `cargo xtask gen`"));
     let known: BTreeSet<_> = files.iter().map(|(path, _)| path).collect();
-    let mut left_over = workspace.files(CRDS)?;
+    let mut left_over = workspace.files(manifests::CRDS)?;
     left_over.retain(|path| !known.contains(path));
     let left_over = left_over
         .into_iter()
@@ -65,21 +65,9 @@ pub fn check(workspace: &Workspace) -> anyhow::Result<Vec<Violation>> {
 
 fn files(workspace: &Workspace) -> anyhow::Result<Vec<Generated>> {
     let mut files = vec![(PathBuf::from("lib/README.md"), crates(workspace)?)];
-    files.extend(crds()?);
-    Ok(files)
-}
-
-/// One file for each CRD: those of the operator, and those that a mesh installs.
-fn crds() -> anyhow::Result<Vec<Generated>> {
-    let mut files = Vec::new();
-    for crd in mesh_api::sail::crds().into_iter().chain(mesh_api::crds()) {
-        let text = serde_yaml_ng::to_string(&crd).context("cannot write a CRD as YAML")?;
-        let name = crd.metadata.name.context("a CRD has a name")?;
-        files.push((
-            PathBuf::from(CRDS).join(format!("{name}.yaml")),
-            format!("# Written by `cargo xtask gen` from lib/mesh-api.\n{text}"),
-        ));
-    }
+    let rights = workspace.read(manifests::RIGHTS).unwrap_or_default();
+    files.extend(manifests::files(env!("CARGO_PKG_VERSION"), &rights)?);
+    files.extend(reference::files()?);
     Ok(files)
 }
 

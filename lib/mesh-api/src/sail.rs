@@ -34,6 +34,9 @@ use self::condition::StatusCondition;
 /// The API group of the custom resources.
 pub const GROUP: &str = "sailoperator.io";
 
+/// The namespace, service account and Deployment of the operator as `manifests/` install it.
+pub const OPERATOR: &str = "lateen-operator";
+
 /// The mark on a custom resource that keeps it until what was made for it is gone. Sail's, so that its
 /// resources can be taken over.
 pub const FINALIZER: &str = "sailoperator.io/sail-operator";

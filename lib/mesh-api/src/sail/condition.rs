@@ -6,6 +6,10 @@
 //!
 //! Our own types do not count for `state`: a script that waits for `Healthy` waits for the same as with Sail.
 
+mod vocabulary;
+
+pub use vocabulary::{Meaning, conditions_of};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
