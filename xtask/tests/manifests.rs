@@ -5,19 +5,15 @@
     reason = "a step that fails is a test that fails"
 )]
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+#[path = "manifests/guides.rs"]
+mod guides;
+#[path = "manifests/kubectl.rs"]
+mod kubectl;
 
 use serde::Deserialize as _;
 use serde_json::Value;
-use tempfile::TempDir;
-use testkit_kube::{
-    auth::User,
-    server::{ApiServer, Options},
-};
-use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 
-/// How long a command may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+use kubectl::{Kubectl, root};
 
 /// The kinds of cluster that there is an overlay for.
 const CLUSTERS: [&str; 5] = ["openshift", "vanilla", "kind", "k3s", "gke"];
@@ -64,92 +60,6 @@ spec:
       image: docker.io/istio/ztunnel:1.24.0
 ",
 ];
-
-/// kubectl as the administrator of a cluster.
-struct Kubectl {
-    _server: ApiServer,
-    home: TempDir,
-}
-
-/// What a command said.
-struct Said {
-    ok: bool,
-    out: String,
-    err: String,
-}
-
-impl Kubectl {
-    async fn start() -> Self {
-        let home = TempDir::new().unwrap();
-        let server = ApiServer::start(Options::default()).await.unwrap();
-        let kubeconfig = server.kubeconfig(&User::admin()).unwrap();
-        std::fs::write(home.path().join("kubeconfig"), kubeconfig).unwrap();
-        Self {
-            _server: server,
-            home,
-        }
-    }
-
-    /// A cluster with the operator's manifests.
-    async fn with_operator() -> Self {
-        let kubectl = Self::start().await;
-        kubectl.say("apply -f manifests/operator.yaml").await;
-        kubectl
-            .say("wait --for=condition=Established --timeout=20s crd --all")
-            .await;
-        kubectl
-    }
-
-    async fn run(&self, command: &str, input: &str) -> Said {
-        let mut process = Command::new("kubectl");
-        process
-            .current_dir(root())
-            .env("HOME", self.home.path())
-            .env("KUBECONFIG", self.home.path().join("kubeconfig"))
-            .args(command.split(' '))
-            .kill_on_drop(true)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let started = process.spawn();
-        let mut child = started
-            .unwrap_or_else(|e| panic!("kubectl does not start, hack/setup.sh installs it: {e}"));
-        let mut stdin = child.stdin.take().unwrap();
-        // A command that does not read is free to end first.
-        let _read = stdin.write_all(input.as_bytes()).await;
-        drop(stdin);
-        let output = timeout(PATIENCE, child.wait_with_output())
-            .await
-            .expect("an end")
-            .unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Said {
-            ok: output.status.success(),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        }
-    }
-
-    async fn say(&self, command: &str) -> String {
-        self.say_with(command, "").await
-    }
-
-    async fn say_with(&self, command: &str, input: &str) -> String {
-        let said = self.run(command, input).await;
-        assert!(said.ok, "kubectl {command}: {}{}", said.out, said.err);
-        said.out
-    }
-
-    async fn complaint(&self, input: &str) -> String {
-        let said = self.run("apply -f -", input).await;
-        assert!(!said.ok, "{}", said.out);
-        said.err
-    }
-}
-
-fn root() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-}
 
 fn documents(text: &str) -> Vec<Value> {
     let documents = serde_yaml_ng::Deserializer::from_str(text);
