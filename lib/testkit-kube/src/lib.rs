@@ -35,8 +35,9 @@
 //! - `exec`, `attach`, `portforward`, `proxy`, `eviction`, `binding`, `resize`, `ephemeralcontainers`; `scale` of
 //!   custom resources; `log` unless a [`NodeAgent`](server::NodeAgent) is registered.
 //! - PersistentVolumes, ReplicationControllers, PodTemplates; the API groups apiregistration, certificates,
-//!   storage, node, flowcontrol and resource.k8s.io. ResourceQuotas and LimitRanges are answered with 404,
-//!   because kubectl asks for them in passing.
+//!   storage, node, flowcontrol and resource.k8s.io. LimitRanges are answered with 404, because
+//!   kubectl asks for them in passing.
+//! - ResourceQuotas are stored and not enforced.
 //! - Webhooks and admission policies are stored and not called. CRDs convert with strategy `None` only, and
 //!   objects are not pruned or defaulted again when they are read in another version.
 //! - Nothing makes pods of Deployments, endpoints of Services or jobs of CronJobs, and nothing schedules. Pods

@@ -161,6 +161,9 @@ const ROWS: &[Row] = &[
         .with(&["status", "log"])
         .select(POD_FIELDS)
         .counted(),
+    row("", "v1", "ResourceQuota", "resourcequotas")
+        .short(&["quota"])
+        .with(STATUS),
     row("", "v1", "Secret", "secrets").select(&["type"]),
     row("", "v1", "ServiceAccount", "serviceaccounts")
         .short(&["sa"])

@@ -226,8 +226,7 @@ pub(super) fn missing_feature(registry: &Registry, at: &Location) -> Option<Stri
             let resource = registry.find(group, &at.version, plural);
             resource.is_some_and(|resource| resource.is_custom())
         }
-        // ResourceQuotas and LimitRanges are not found: `kubectl describe namespace` asks for both, and
-        // bears with that alone.
+        // LimitRanges are not found: `kubectl describe namespace` asks for them, and bears with that alone.
         ("", plural, "") => matches!(
             plural,
             "persistentvolumes"
