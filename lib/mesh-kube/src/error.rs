@@ -92,7 +92,7 @@ impl fmt::Display for Explained<'_> {
         let mut next = Some(self.0);
         while let Some(error) = next {
             next = error.source();
-            let text = match error.downcast_ref::<kube::Error>() {
+            let text = match of_client(error) {
                 Some(kube::Error::Api(status)) => {
                     next = None;
                     in_words(status)
@@ -113,6 +113,12 @@ impl fmt::Display for Explained<'_> {
         }
         Ok(())
     }
+}
+
+/// The client's error, which large enums of errors hold in a box: that is another type.
+fn of_client<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a kube::Error> {
+    let boxed = || Some(&**error.downcast_ref::<Box<kube::Error>>()?);
+    error.downcast_ref().or_else(boxed)
 }
 
 /// The server's message, and what it says about fields where the message does not say it.
@@ -198,6 +204,16 @@ mod tests {
             Explained(&error).to_string(),
             "Thing \"x\" is invalid: spec.b: is too long; spec.a: must be positive"
         );
+    }
+
+    #[test]
+    fn what_the_server_says_is_found_in_a_box() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("applying pod x")]
+        struct Applying(#[source] Box<kube::Error>);
+
+        let error = Applying(Box::new(api(403, "Forbidden")));
+        assert_eq!(Explained(&error).to_string(), "applying pod x: no");
     }
 
     #[test]
