@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    fn reason(status: Value) -> Option<String> {
+    fn reason(status: &Value) -> Option<String> {
         let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n"}, "status": status});
         let pod: ComponentPod = serde_json::from_value(pod).unwrap();
         pod.stuck().map(|stuck| stuck.reason)
@@ -140,14 +140,14 @@ mod tests {
     #[test]
     fn a_pod_says_why_it_does_not_come_up() {
         assert_eq!(
-            reason(waiting("ImagePullBackOff")),
+            reason(&waiting("ImagePullBackOff")),
             Some("ImagePullBackOff".into())
         );
-        assert_eq!(reason(waiting("ContainerCreating")), None);
+        assert_eq!(reason(&waiting("ContainerCreating")), None);
         let unscheduled = json!({"conditions": [{
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "m",
         }]});
-        assert_eq!(reason(unscheduled), Some("Unschedulable".into()));
-        assert_eq!(reason(json!({})), None);
+        assert_eq!(reason(&unscheduled), Some("Unschedulable".into()));
+        assert_eq!(reason(&json!({})), None);
     }
 }

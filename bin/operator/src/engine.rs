@@ -88,6 +88,9 @@ struct Report<S> {
     again: Option<Duration>,
 }
 
+/// How often it is decided anew in one go because something was written meanwhile.
+const ROUNDS: usize = 3;
+
 /// How often an attempt that fails for a reason that may pass is repeated before the status says so.
 const QUIET_FAILURES: u32 = 3;
 
@@ -159,31 +162,39 @@ impl Engine {
         if let Some(unseen) = self.states.trouble() {
             return self.blind::<K>(key, unseen).await;
         }
-        let mut decision = self.decide(key, reconciler);
-        if let Decision::Mark(resource) = decision {
-            match self.writer.mark(&*resource, FINALIZER).await {
-                Ok(marked) => self.store.learn_resource(marked),
-                Err(failure) => {
-                    let report = Report::unchanged(&*resource);
-                    return self.report(key, &*resource, report, vec![failure]).await;
+        let mut rounds = 0..ROUNDS;
+        loop {
+            let last = rounds.next().is_none();
+            match self.decide(key, reconciler) {
+                Decision::Gone => {
+                    self.memory.forget(key);
+                    return Done::Gone;
                 }
-            }
-            decision = self.decide(key, reconciler);
-        }
-        match decision {
-            Decision::Gone => {
-                self.memory.forget(key);
-                Done::Gone
-            }
-            // A mark that is not seen yet will be.
-            Decision::Leave | Decision::Mark(_) => Done::Settled,
-            Decision::Keep(resource, plan, report) => {
-                let failures = self.carry_out(&plan).await;
-                self.report(key, &*resource, report, failures).await
-            }
-            Decision::Remove(resource, removal) => self.remove(key, &*resource, removal).await,
-            Decision::Blocked(resource, report) => {
-                self.report(key, &*resource, report, Vec::new()).await
+                Decision::Leave => return Done::Settled,
+                Decision::Mark(resource) => {
+                    match self.writer.mark(&*resource, FINALIZER).await {
+                        // One that is not seen yet will be.
+                        Ok(_) if last => return Done::Settled,
+                        Ok(marked) => self.store.learn_resource(marked),
+                        Err(failure) => {
+                            let report = Report::unchanged(&*resource);
+                            return self.report(key, &*resource, report, vec![failure]).await;
+                        }
+                    }
+                }
+                Decision::Keep(resource, plan, report) => {
+                    let (wrote, failures) = self.carry_out(&plan).await;
+                    // What was written may have changed what is to be said.
+                    if last || !wrote || !failures.is_empty() {
+                        return self.report(key, &*resource, report, failures).await;
+                    }
+                }
+                Decision::Remove(resource, removal) => {
+                    return self.remove(key, &*resource, removal).await;
+                }
+                Decision::Blocked(resource, report) => {
+                    return self.report(key, &*resource, report, Vec::new()).await;
+                }
             }
         }
     }
@@ -200,27 +211,31 @@ impl Engine {
 
     /// Applies and prunes, in order. An object that cannot be applied does not hinder the others, so that
     /// all that is missing is reported at once; but workloads are not changed and nothing is removed while
-    /// what they need is not in place.
-    async fn carry_out(&self, plan: &Plan) -> Vec<Failure> {
-        let mut failures = Vec::new();
+    /// what they need is not in place. Says whether anything was written, and what went wrong.
+    async fn carry_out(&self, plan: &Plan) -> (bool, Vec<Failure>) {
+        let (mut wrote, mut failures) = (false, Vec::new());
         for wanted in &plan.wanted {
             if wanted.object.is_workload() && !failures.is_empty() {
                 continue;
             }
-            if let Err(failure) = self.writer.make(wanted, &self.store).await {
-                let last = failure.is_final();
-                failures.push(failure);
-                if last {
-                    return failures;
+            match self.writer.make(wanted, &self.store).await {
+                Ok(written) => wrote |= written,
+                Err(failure) => {
+                    let last = failure.is_final();
+                    failures.push(failure);
+                    if last {
+                        return (wrote, failures);
+                    }
                 }
             }
         }
         if failures.is_empty() {
             for doomed in &plan.surplus {
+                wrote = true;
                 failures.extend(self.writer.delete(doomed).await.err());
             }
         }
-        failures
+        (wrote, failures)
     }
 
     async fn remove<K: Custom>(&self, key: &Key, resource: &K, removal: Removal) -> Done {

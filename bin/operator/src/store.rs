@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
+use mesh_api::sail::IstioRevision;
 use mesh_kube::queue::{self, Pace};
 use parking_lot::Mutex;
 
@@ -96,13 +97,17 @@ impl Store {
     }
 
     /// Remembers an object as the API server has answered it to a write, so that the next decision need
-    /// not wait for the watch. Resources of ours are left to their watch.
+    /// not wait for the watch.
     pub(crate) fn learn(&self, object: ObjectRef, live: Live, now: Timestamp) {
-        if Managed::of(object.kind).is_some() {
-            return;
-        }
         self.change(|world, changes| {
-            if world.owned.learn(object.clone(), live, now) {
+            if Managed::of(object.kind) == Some(Managed::IstioRevision) {
+                // A new one is left to its watch, which tells of the end of what it has told of.
+                if world.revisions.contains_key(&object.name)
+                    && let Ok(revision) = serde_json::from_value::<IstioRevision>(live.body)
+                {
+                    world.put(revision, changes);
+                }
+            } else if world.owned.learn(object.clone(), live, now) {
                 changes.thing(Depends::Object(object));
             }
         });

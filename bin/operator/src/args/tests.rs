@@ -4,13 +4,17 @@ use super::*;
 use crate::images::Component;
 
 fn read(words: &[&str], env: &[(&str, &str)]) -> Result<Config, Error> {
+    let flags = flags(words);
+    Config::try_new(&flags, &env.iter().copied().collect())
+}
+
+fn flags(words: &[&str]) -> Flags {
     let words = ["operator"].iter().chain(words);
     let cli = Cli::try_parse_from(words).unwrap();
-    let flags = match cli.command {
+    match cli.command {
         Some(Command::Run(flags)) => *flags,
         _ => cli.flags,
-    };
-    Config::try_new(&flags, &env.iter().copied().collect())
+    }
 }
 
 #[test]
@@ -45,10 +49,7 @@ fn the_arguments_of_sails_deployment_are_taken() {
 
 #[test]
 fn flags_without_effect_are_said() {
-    let cli = Cli::parse_from(["operator", "run", "--resource-directory=/x", "--zap-devel"]);
-    let Some(Command::Run(flags)) = cli.command else {
-        panic!("asked to run");
-    };
+    let flags = flags(&["run", "--resource-directory=/x", "--zap-devel"]);
     assert_eq!(
         flags.without_effect(),
         ["--resource-directory", "--zap-devel"]

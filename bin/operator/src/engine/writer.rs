@@ -42,16 +42,16 @@ const ANSWER: Duration = Duration::from_secs(30);
 // === impl Writer ===
 
 impl Writer {
-    /// Has an object that is wanted exist, unless it is somebody else's.
-    pub(super) async fn make(&self, wanted: &Wanted, store: &Store) -> Result<(), Failure> {
+    /// Has an object that is wanted exist, unless it is somebody else's. Says whether that took a write.
+    pub(super) async fn make(&self, wanted: &Wanted, store: &Store) -> Result<bool, Failure> {
         let step = if wanted.known {
             wanted.step.clone()
         } else {
             self.found(wanted).await?
         };
         match step {
-            Step::Keep | Step::Ignore | Step::Wait => Ok(()),
-            Step::Foreign(owner) if will_be_collected(wanted, &owner) => Ok(()),
+            Step::Keep | Step::Ignore | Step::Wait => Ok(false),
+            Step::Foreign(owner) if will_be_collected(wanted, &owner) => Ok(false),
             Step::Foreign(owner) => Err(Failure::Taken {
                 object: wanted.object.clone(),
                 owner: format!("{} {}", owner.kind, owner.name),
@@ -59,7 +59,7 @@ impl Writer {
             Step::Apply => {
                 let body = self.apply(&wanted.object, &wanted.body).await?;
                 store.learn(wanted.object.clone(), Live { body }, Timestamp::now());
-                Ok(())
+                Ok(true)
             }
         }
     }
@@ -94,7 +94,7 @@ impl Writer {
             doing: "applying",
             object: object.to_string(),
             fault: error.fault(),
-            said: said(&error),
+            said: cause(&error),
         })?;
         tracing::info!(%object, "applied");
         Ok(serde_json::to_value(live).unwrap_or_default())
@@ -188,7 +188,7 @@ impl Writer {
                 doing: "writing the status of",
                 object: name_of(of).to_string(),
                 fault: error.fault(),
-                said: said(&error),
+                said: cause(&error),
             }),
         }
     }
@@ -232,6 +232,11 @@ impl Writer {
             answer = request => Ok(answer),
         }
     }
+}
+
+/// What is behind an error that says again what was applied.
+fn cause(error: &apply::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), said)
 }
 
 fn said(error: &(dyn std::error::Error + 'static)) -> String {

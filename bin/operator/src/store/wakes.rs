@@ -72,7 +72,7 @@ mod tests {
         let mut wakes = Wakes::default();
         wakes.saw(&cni, [namespace("a"), Depends::Platform].into());
         wakes.saw(&ztunnel, [namespace("b"), Depends::Platform].into());
-        assert_eq!(woken(&wakes, namespace("a")), [cni.clone()]);
+        assert_eq!(woken(&wakes, namespace("a")), std::slice::from_ref(&cni));
         assert_eq!(
             woken(&wakes, Depends::Platform),
             [cni.clone(), ztunnel.clone()]

@@ -1,0 +1,19 @@
+//! The operator against an embedded API server.
+
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a failed expectation of a test is a panic"
+)]
+
+mod api {
+    mod cluster;
+    mod drift;
+    mod kill;
+    mod leaders;
+    mod metrics;
+    mod outages;
+    mod owners;
+    mod rollouts;
+    mod toys;
+}

@@ -1,0 +1,112 @@
+//! Objects of others under the names that the operator wants.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Event};
+use mesh_api::sail::IstioCNI;
+use serde_json::{Value, json};
+
+use super::{
+    cluster::{Cluster, resource},
+    rollouts::Rollouts,
+    toys::reconcilers,
+};
+
+const CNI: Option<&str> = Some("istio-cni");
+
+async fn with_config(metadata: Value) -> Cluster {
+    let cluster = Cluster::start().await;
+    let mut metadata = metadata;
+    metadata["name"] = "istio-cni-config".into();
+    metadata["namespace"] = "istio-cni".into();
+    let map = json!({"metadata": metadata, "data": {"version": "theirs"}});
+    cluster.create::<ConfigMap>(map).await;
+    let spec = json!({"version": "v1.30.2", "namespace": "istio-cni"});
+    let cni = json!({"metadata": {"name": "default"}, "spec": spec});
+    cluster.create::<IstioCNI>(cni).await;
+    cluster
+}
+
+fn version(cluster: &Cluster) -> Value {
+    cluster.get::<ConfigMap>(CNI, "istio-cni-config").unwrap()["data"]["version"].clone()
+}
+
+async fn refusal(cluster: &Cluster) -> String {
+    let cni = cluster
+        .until_state::<IstioCNI>("default", "ReconcileError")
+        .await;
+    let condition = &cni["status"]["conditions"][0];
+    assert_eq!(
+        (&condition["type"], &condition["status"]),
+        (&json!("Reconciled"), &json!("False"))
+    );
+    condition["message"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_of_another_controller_is_not_taken_and_is_named() {
+    let cluster = Cluster::start().await;
+    let owner = json!({"metadata": {"name": "owner", "namespace": "istio-cni"}});
+    cluster.create::<ConfigMap>(owner).await;
+    let uid = cluster.get::<ConfigMap>(CNI, "owner").unwrap()["metadata"]["uid"].clone();
+    let owners = json!([{
+        "apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid, "controller": true,
+    }]);
+    let map = json!({
+        "metadata": {"name": "istio-cni-config", "namespace": "istio-cni", "ownerReferences": owners},
+        "data": {"version": "theirs"},
+    });
+    cluster.create::<ConfigMap>(map).await;
+    let spec = json!({"version": "v1.30.2", "namespace": "istio-cni"});
+    let cni = json!({"metadata": {"name": "default"}, "spec": spec});
+    cluster.create::<IstioCNI>(cni).await;
+    let _rollouts = Rollouts::of(&cluster);
+    let _operator = cluster.operator(reconcilers()).await;
+    let message = refusal(&cluster).await;
+    let expected = "ConfigMap istio-cni/istio-cni-config exists and belongs to ConfigMap owner";
+    assert!(message.starts_with(expected), "{message}");
+    assert_eq!(version(&cluster), "theirs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_nobody_owns_is_taken_over_when_it_is_handed_over() {
+    let cluster = with_config(json!({
+        "annotations": {"meta.helm.sh/release-name": "my-cni"},
+    }))
+    .await;
+    let _rollouts = Rollouts::of(&cluster);
+    let _operator = cluster.operator(reconcilers()).await;
+    let message = refusal(&cluster).await;
+    assert!(message.contains("the Helm release my-cni"), "{message}");
+    assert!(message.contains("managed-by=sail-operator"), "{message}");
+    assert_eq!(version(&cluster), "theirs");
+    // An Event says the same.
+    let events = resource::<Event>();
+    let mut news = cluster.server.store().subscribe(&events);
+    let told = async {
+        loop {
+            news.borrow_and_update();
+            let all = cluster.server.store().list(&events, None);
+            if all.iter().any(|event| event["reason"] == "ReconcileError") {
+                return;
+            }
+            news.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(super::cluster::DEADLINE, told)
+        .await
+        .unwrap();
+    let label = json!({"metadata": {"labels": {"managed-by": "sail-operator"}}});
+    cluster
+        .patch::<ConfigMap>(CNI, "istio-cni-config", label)
+        .await;
+    cluster.until_state::<IstioCNI>("default", "Healthy").await;
+    assert_eq!(version(&cluster), "v1.30.2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_sail_has_made_is_taken_over() {
+    let cluster = with_config(json!({"labels": {"managed-by": "sail-operator"}})).await;
+    let _rollouts = Rollouts::of(&cluster);
+    let _operator = cluster.operator(reconcilers()).await;
+    cluster.until_state::<IstioCNI>("default", "Healthy").await;
+    assert_eq!(version(&cluster), "v1.30.2");
+}
