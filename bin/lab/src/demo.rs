@@ -52,11 +52,9 @@ pub fn run(options: &Options) -> ExitCode {
     let mut report = Report::default();
     let ended = runtime.block_on(until_interrupted(show(options, &mut report)));
     match ended {
-        Ok(()) => {
-            let all = report.len();
-            report.say(&format!("\n{report}\n{all} of {all} checks hold."));
-            ExitCode::SUCCESS
-        }
+        Ok(()) => all_holds(&mut report),
+        // That is how a demo ends that was to be kept.
+        Err(Ended::Interrupted) if report.is_kept() => all_holds(&mut report),
         Err(Ended::Interrupted) => {
             eprintln!("\nlab: interrupted; everything was removed");
             ExitCode::FAILURE
@@ -69,6 +67,13 @@ pub fn run(options: &Options) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What was shown was verified, and all is removed.
+fn all_holds(report: &mut Report) -> ExitCode {
+    let all = report.len();
+    report.say(&format!("\n{report}\n{all} of {all} checks hold."));
+    ExitCode::SUCCESS
 }
 
 /// Runs the demo; a signal drops it half-way, and dropping it removes everything.

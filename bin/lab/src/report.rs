@@ -13,6 +13,7 @@ pub struct Report {
     checks: Vec<Check>,
     steps: usize,
     unread: Option<io::Error>,
+    kept: bool,
 }
 
 #[derive(Debug)]
@@ -28,6 +29,16 @@ impl Report {
     pub fn step(&mut self, title: &str) {
         self.steps += 1;
         self.say(&format!("\n{}. {title}", self.steps));
+    }
+
+    /// Notes that all was shown that should be before somebody ends the demo.
+    pub fn keep(&mut self) {
+        self.kept = true;
+    }
+
+    /// Whether to end it now is no interruption.
+    pub fn is_kept(&self) -> bool {
+        self.kept
     }
 
     /// Shows something that was done or seen, indented; long lines stay whole, to be copied.

@@ -385,6 +385,7 @@ async fn look_around(mesh: &Mesh<Cluster>, report: &mut Report) -> anyhow::Resul
     report.show(format!(
         "ip netns exec {fabric} curl 127.0.0.1:8080/debug/syncz"
     ));
+    report.keep();
     std::future::pending().await
 }
 

@@ -163,6 +163,20 @@ async fn an_interrupted_demo_removes_everything() {
 }
 
 #[tokio::test]
+async fn a_demo_that_was_to_be_kept_ends_well_and_nothing_remains() {
+    let _turn = turn().await;
+    let mut demo = Demo::start(&["--keep"]);
+    demo.step("/debug/syncz").await;
+    assert!(demo.traces.are_everywhere());
+    demo.lab.signal(Signal::SIGINT).unwrap();
+    let status = demo.end().await;
+    let (said, erred) = (demo.lab.stdout(), demo.lab.stderr());
+    assert!(status.success(), "{status}\n{said}\n{erred}");
+    assert!(said.ends_with(" checks hold.\n"), "{said}");
+    demo.traces.are_gone().await;
+}
+
+#[tokio::test]
 async fn a_terminated_demo_removes_everything() {
     is_stopped(Signal::SIGTERM, "2. The pods join").await;
     is_stopped(Signal::SIGTERM, "5. A policy").await;
