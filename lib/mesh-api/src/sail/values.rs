@@ -19,7 +19,7 @@ mod ztunnel;
 pub use self::{
     cni::{AmbientCni, Cni, Repair, ResourceQuotas},
     global::{Enabled, Global, Logging, MultiCluster, Proxy},
-    no_effect::{Reason, reasons, without_effect},
+    no_effect::without_effect,
     pilot::{Pilot, PilotCni, PodDisruptionBudget, Taint, TargetUtilization},
     ztunnel::{EnvValue, ZtunnelChart},
 };

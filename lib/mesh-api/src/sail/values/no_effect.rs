@@ -19,7 +19,7 @@ const UPDATE: &str = "it is an old spelling: use `updateStrategy`";
 
 /// The path of a value of Istio's, and why it and everything below it does nothing here unless our types
 /// have it.
-pub type Reason = (&'static str, &'static str);
+type Reason = (&'static str, &'static str);
 
 const ISTIO: &[Reason] = &[
     ("base", BASE),
@@ -136,7 +136,7 @@ const READ_MESH_CONFIG: &[&str] = &[
 
 /// The reasons for what the values of a component have in Istio and do nothing here. Where our types have a
 /// path below one of these, that one has an effect.
-pub fn reasons(component: Component) -> Vec<Reason> {
+pub(super) fn reasons(component: Component) -> Vec<Reason> {
     let global = ISTIO.iter().filter(|(path, _)| path.starts_with("global."));
     let tables: [&[Reason]; 3] = match component {
         Component::Istio => return ISTIO.to_vec(),

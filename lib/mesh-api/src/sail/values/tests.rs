@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::*;
+use super::{no_effect::reasons, *};
 
 /// The values, and the paths that their type does not have.
 fn read<T: DeserializeOwned>(values: Value) -> Result<(T, Vec<String>), serde_json::Error> {
