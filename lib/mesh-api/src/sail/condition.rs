@@ -97,7 +97,7 @@ pub const IN_USE: &str = "InUse";
 pub const DEPENDENCIES_HEALTHY: &str = "DependenciesHealthy";
 /// Ours: every value that was given has an effect.
 pub const VALUES_RECOGNIZED: &str = "ValuesRecognized";
-/// Ours: the cluster is such that the mesh can work on it.
+/// Ours: the cluster is such that the mesh can work on it. Its reasons are what was found.
 pub const PLATFORM_SUPPORTED: &str = "PlatformSupported";
 /// Ours, there while a resource is being deleted: what it stands for is gone.
 pub const UNINSTALLED: &str = "Uninstalled";
@@ -181,15 +181,8 @@ pub mod reason {
     /// `ValuesRecognized`, ours: some values of Istio's have no effect here.
     pub const VALUES_WITHOUT_EFFECT: &str = "ValuesWithoutEffect";
 
-    /// `PlatformSupported`, ours: the cluster has to be changed for the mesh to work; the message says how.
-    pub const PLATFORM_NEEDS_CHANGE: &str = "PlatformNeedsChange";
-    /// `PlatformSupported`, ours: something about the cluster could not be read.
-    pub const PLATFORM_CHECK_FAILED: &str = "PlatformCheckFailed";
-
     /// `Uninstalled`, ours: pods are still in the mesh and would lose their network.
     pub const UNINSTALL_BLOCKED: &str = "UninstallBlocked";
-    /// `Uninstalled`, ours: objects are being removed.
-    pub const UNINSTALLING: &str = "Uninstalling";
 }
 
 #[cfg(test)]

@@ -36,6 +36,10 @@ const ISTIO: &[Meaning] = &[
         holds: "The active revision's control plane is rolled out.",
         reasons: &[
             (
+                reason::RECONCILE_ERROR,
+                "It cannot be told: see Reconciled.",
+            ),
+            (
                 reason::ACTIVE_REVISION_NOT_FOUND,
                 "The active revision does not exist.",
             ),
@@ -50,7 +54,6 @@ const ISTIO: &[Meaning] = &[
     DEPENDENCIES,
     VALUES,
     PLATFORM,
-    UNINSTALL_PLAIN,
 ];
 
 const REVISION: &[Meaning] = &[
@@ -64,7 +67,6 @@ const REVISION: &[Meaning] = &[
     DEPENDENCIES,
     VALUES,
     PLATFORM,
-    UNINSTALL_PLAIN,
 ];
 
 const TAG: &[Meaning] = &[
@@ -92,7 +94,7 @@ const CNI: &[Meaning] = &[
     READY_ON_NODES,
     VALUES,
     PLATFORM,
-    UNINSTALL_GUARDED,
+    UNINSTALL,
 ];
 
 const ZTUNNEL: &[Meaning] = &[
@@ -104,7 +106,7 @@ const ZTUNNEL: &[Meaning] = &[
     READY_ON_NODES,
     VALUES,
     PLATFORM,
-    UNINSTALL_GUARDED,
+    UNINSTALL,
 ];
 
 const RECONCILED_ISTIO: Meaning = Meaning {
@@ -172,35 +174,58 @@ const VALUES: Meaning = Meaning {
 
 const PLATFORM: Meaning = Meaning {
     type_: PLATFORM_SUPPORTED,
-    holds: "The mesh can work on this cluster as it is. Does not count for the state.",
+    holds: "The mesh can work on this cluster as it is; the message may have advice. Does not count for the state.",
     reasons: &[
         (
-            reason::PLATFORM_NEEDS_CHANGE,
-            "Something about the cluster is to be changed; the message says how.",
+            "SharedGatewayMode",
+            "OVN-Kubernetes moves packets past the host, and with them the kubelet's probes.",
         ),
         (
-            reason::PLATFORM_CHECK_FAILED,
-            "Something about the cluster cannot be read.",
+            "VersionTooOld",
+            "Kubernetes or OpenShift is older than what the mesh is made for.",
+        ),
+        (
+            "OtherOperator",
+            "An operator for the same resources runs beside this one.",
+        ),
+        (
+            "OtherAgent",
+            "A CNI agent of another installation runs on the nodes.",
+        ),
+        (
+            "OtherProxy",
+            "A node proxy of another installation runs on the nodes.",
+        ),
+        (
+            "CiliumExclusive",
+            "Cilium takes the plugin's configuration away.",
+        ),
+        (
+            "CiliumMasquerade",
+            "Cilium's masquerading in BPF breaks the kubelet's probes.",
+        ),
+        (
+            "CiliumSocketBalancing",
+            "Cilium chooses endpoints before the mesh sees the service.",
+        ),
+        (
+            "ArchitectureWithoutImage",
+            "Nodes have a processor for which there is no image.",
+        ),
+        (
+            "NotReadable",
+            "Something could not be read that decides whether the mesh works.",
         ),
     ],
 };
 
-const UNINSTALL_PLAIN: Meaning = Meaning {
+const UNINSTALL: Meaning = Meaning {
     type_: UNINSTALLED,
-    holds: "Never shown: the resource is gone then.",
-    reasons: &[UNINSTALLING],
-};
-
-const UNINSTALL_GUARDED: Meaning = Meaning {
-    type_: UNINSTALLED,
-    holds: "Never shown: the resource is gone then.",
-    reasons: &[
-        UNINSTALLING,
-        (
-            reason::UNINSTALL_BLOCKED,
-            "Pods are still in the mesh; the message names them and what to do.",
-        ),
-    ],
+    holds: "Shown only while it does not hold: the resource is gone then.",
+    reasons: &[(
+        reason::UNINSTALL_BLOCKED,
+        "Pods are still in the mesh; the message names them and what to do.",
+    )],
 };
 
 const ERROR: (&str, &str) = (
@@ -232,4 +257,3 @@ const ISTIOD: (&str, &str) = (
     "The Deployment is missing or not rolled out.",
 );
 const READINESS_CHECK: (&str, &str) = (reason::READINESS_CHECK_FAILED, "It cannot be told.");
-const UNINSTALLING: (&str, &str) = (reason::UNINSTALLING, "Objects are being removed.");
