@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+use mesh_api::control_plane::{self, HTTP_PORT, MONITORING_PORT, SECURE_PORT};
 use mesh_runtime::environment::{self, Environment, NUMBER, shortened};
 
 use crate::config::{Authority, Callers, Config, Features, Listen, Log, Pod, Streams};
@@ -50,15 +51,6 @@ pub struct Cli {
 pub enum Command {
     /// Run the control plane until SIGTERM or SIGINT.
     Discovery(Box<Flags>),
-    /// Print the RBAC objects that the control plane needs, as YAML.
-    Rights {
-        /// Namespace of the control plane.
-        #[arg(short = 'n', long, default_value = "istio-system")]
-        namespace: String,
-        /// Its revision; empty for the default one.
-        #[arg(long, default_value = "")]
-        revision: String,
-    },
     /// Print the version and the OpenSSL in use.
     Version,
 }
@@ -137,9 +129,17 @@ impl Config {
             kubeconfig: kubeconfig.or_else(|| env.filled("KUBECONFIG").map(Into::into)),
             mesh_file: mesh_file.unwrap_or_else(|| "./etc/istio/config/mesh".into()),
             listen: Listen {
-                secure: address("secureGRPCAddr", flags.secure_grpc_addr.as_deref(), 15012)?,
-                http: address("httpAddr", flags.http_addr.as_deref(), 8080)?,
-                monitoring: address("monitoringAddr", flags.monitoring_addr.as_deref(), 15014)?,
+                secure: address(
+                    "secureGRPCAddr",
+                    flags.secure_grpc_addr.as_deref(),
+                    SECURE_PORT,
+                )?,
+                http: address("httpAddr", flags.http_addr.as_deref(), HTTP_PORT)?,
+                monitoring: address(
+                    "monitoringAddr",
+                    flags.monitoring_addr.as_deref(),
+                    MONITORING_PORT,
+                )?,
             },
             callers: callers(env, namespace)?,
             authority: authority(env)?,
@@ -154,56 +154,13 @@ impl Config {
 
 /// Settings that change what is protected must not be passed over in silence.
 fn refuse_unsupported(flags: &Flags, env: &Environment) -> Result<(), Error> {
-    const OFF: [&str; 3] = ["", "false", "0"];
-    let refused: [(&'static str, &[&str], &'static str); 8] = [
-        (
-            "PILOT_ENABLE_AMBIENT",
-            &["", "true", "1"],
-            "ambient is all that it does; set it to true or leave it out",
-        ),
-        (
-            "PILOT_ENABLE_XDS_IDENTITY_CHECK",
-            &["", "true", "1"],
-            "unset it: what a proxy says of itself must agree with its credentials",
-        ),
-        (
-            "EXTERNAL_CA",
-            &[""],
-            "unset it: certificates are signed by a self-signed or plugged-in authority",
-        ),
-        (
-            "USE_CACERTS_FOR_SELF_SIGNED_CA",
-            &OFF,
-            "unset it: the self-signed root is in istio-ca-secret",
-        ),
-        (
-            "AMBIENT_ENABLE_MULTI_NETWORK",
-            &OFF,
-            "unset it: one network per mesh so far",
-        ),
-        (
-            "PILOT_AUTO_ALLOW_WAYPOINT_POLICY",
-            &OFF,
-            "unset it and write an ALLOW policy for the waypoint's service account",
-        ),
-        (
-            "PILOT_ENABLE_NODE_UNTAINT_CONTROLLERS",
-            &OFF,
-            "unset it: nodes are not untainted by this program",
-        ),
-        (
-            "PILOT_CERT_PROVIDER",
-            &["", "istiod"],
-            "set it to istiod: the serving certificate comes from the mesh's own authority",
-        ),
-    ];
-    for (name, accepted, remedy) in refused {
-        let value = env.text(name).unwrap_or_default();
-        if !accepted.contains(&value) {
+    for refusal in control_plane::REFUSED {
+        let value = env.text(refusal.name).unwrap_or_default();
+        if !refusal.accepted.contains(&value) {
             return Err(Error::Unsupported {
-                name,
+                name: refusal.name,
                 value: shortened(value),
-                remedy,
+                remedy: refusal.remedy,
             });
         }
     }

@@ -15,7 +15,6 @@ pub mod ca;
 pub mod config;
 pub mod mesh;
 pub mod program;
-pub mod rbac;
 pub mod version;
 
 mod authority;

@@ -1,4 +1,4 @@
-//! Runs the control plane: `istiod discovery`, `istiod rights`, `istiod version`.
+//! Runs the control plane: `istiod discovery`, `istiod version`.
 
 use std::{error::Error, process::ExitCode};
 
@@ -6,9 +6,7 @@ use clap::Parser as _;
 use istiod::{
     args::{Cli, Command},
     config::Config,
-    program,
-    rbac::Rights,
-    version,
+    program, version,
 };
 use mesh_runtime::{environment::Environment, error};
 
@@ -23,10 +21,6 @@ fn main() -> ExitCode {
             println!("{}", version::line());
             return ExitCode::SUCCESS;
         }
-        Command::Rights {
-            namespace,
-            revision,
-        } => rights(&namespace, &revision),
         Command::Discovery(flags) => run(&flags),
     };
     match outcome {
@@ -36,12 +30,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-#[expect(clippy::print_stdout, reason = "the command line's answer")]
-fn rights(namespace: &str, revision: &str) -> Result<(), Box<dyn Error>> {
-    print!("{}", Rights::of(namespace, revision).to_yaml()?);
-    Ok(())
 }
 
 fn run(flags: &istiod::args::Flags) -> Result<(), Box<dyn Error>> {

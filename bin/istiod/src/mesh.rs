@@ -3,7 +3,10 @@
 use std::{path::Path, sync::Arc};
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use mesh_api::mesh_config::{self, MeshConfig, Warning};
+use mesh_api::{
+    control_plane::{MESH_CONFIG_MAP, suffixed},
+    mesh_config::{self, MeshConfig, Warning},
+};
 use mesh_index::{Settings, settings::WaypointUnready};
 use mesh_kube::{
     error::Explained,
@@ -12,7 +15,7 @@ use mesh_kube::{
 use serde::Serialize;
 use tokio::sync::watch as state;
 
-use crate::{authn::TrustDomains, config::Config, metrics::Metrics, rbac::suffixed, world::World};
+use crate::{authn::TrustDomains, config::Config, metrics::Metrics, world::World};
 
 /// The configuration in force.
 #[derive(Clone, Debug)]
@@ -81,7 +84,7 @@ const KEY: &str = "mesh";
 
 /// The name of the ConfigMap.
 pub(crate) fn config_map(config: &Config) -> String {
-    suffixed("istio", &config.revision)
+    suffixed(MESH_CONFIG_MAP, &config.revision)
 }
 
 /// The configuration until the ConfigMap is seen, and where there is none: the file's, or the defaults.

@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use kube::Client;
+use mesh_api::control_plane::{NAMESPACE_LOCK, STATUS_LOCK, suffixed};
 use mesh_kube::{client, error::Explained, lease, watch};
 use mesh_runtime::{
     drain,
@@ -27,7 +28,6 @@ use crate::{
     mesh::{self, Follower, InForce},
     metrics::Metrics,
     publish::Publisher,
-    rbac::{NAMESPACE_LOCK, STATUS_LOCK, suffixed},
     serving::Serving,
     status, streams, version,
     watches::{States, Watches},

@@ -10,6 +10,7 @@ mod mesh {
     mod callers;
     mod cluster;
     mod configuration;
+    mod deployment;
     mod discovery;
     mod objects;
     mod outages;

@@ -90,6 +90,12 @@ impl Note {
 // === impl Rendered ===
 
 impl Rendered {
+    /// What of it is of one of `kinds`.
+    pub fn only(mut self, kinds: &[Kind]) -> Self {
+        self.objects.retain(|object| kinds.contains(&object.kind));
+        self
+    }
+
     /// All objects as a stream of YAML documents. The same objects give the same bytes.
     pub fn to_yaml(&self) -> String {
         self.objects.iter().map(Object::to_yaml).collect()

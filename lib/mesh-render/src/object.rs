@@ -69,6 +69,15 @@ kinds! {
     HORIZONTAL_POD_AUTOSCALER = "autoscaling" "v2" "HorizontalPodAutoscaler" "horizontalpodautoscalers" true;
 }
 
+/// The kinds by which a program gets its rights.
+pub const RIGHTS: &[Kind] = &[
+    SERVICE_ACCOUNT,
+    CLUSTER_ROLE,
+    CLUSTER_ROLE_BINDING,
+    ROLE,
+    ROLE_BINDING,
+];
+
 // === impl Kind ===
 
 impl Kind {

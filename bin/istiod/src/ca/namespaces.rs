@@ -42,7 +42,7 @@ pub struct Controller {
 }
 
 /// The ConfigMap's name.
-pub const NAME: &str = "istio-ca-root-cert";
+pub const NAME: &str = mesh_api::control_plane::ROOT_CONFIG_MAP;
 
 /// Namespaces that are never told: nothing of the mesh runs in them. Istio's list.
 const EXCLUDED: [&str; 3] = ["kube-public", "kube-node-lease", "local-path-storage"];

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// The Secret's name.
-pub const NAME: &str = "istio-ca-secret";
+pub const NAME: &str = mesh_api::control_plane::ROOT_SECRET;
 /// Its type.
 const TYPE: &str = "istio.io/ca-root";
 

@@ -6,13 +6,13 @@ use istiod::{
     args::{Cli, Command},
     config::Config,
     program::Running,
-    rbac::Rights,
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
 use kube::{
     Api, Client, Resource,
     api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
 };
+use mesh_render::{Object, Platform, object::RIGHTS};
 use mesh_runtime::environment::Environment;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::objects;
+use super::{deployment::rendered, objects};
 
 /// How long anything may take that takes no time.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -64,12 +64,10 @@ impl Cluster {
                 .create::<Namespace>(json!({"metadata": {"name": namespace}}))
                 .await;
         }
-        let rights = Rights::of(SYSTEM, "");
-        cluster.create_object(&rights.account).await;
-        cluster.create_object(&rights.cluster_role).await;
-        cluster.create_object(&rights.cluster_binding).await;
-        cluster.create_object(&rights.role).await;
-        cluster.create_object(&rights.binding).await;
+        let rendered = rendered("default", &json!({}), Platform::default());
+        for object in rendered.only(RIGHTS).objects {
+            cluster.create_rendered(&object).await;
+        }
         let account = json!({"metadata": {"name": "ztunnel", "namespace": SYSTEM}});
         cluster.create::<ServiceAccount>(account).await;
         for node in NODES {
@@ -152,6 +150,25 @@ impl Cluster {
         let object: DynamicObject = serde_json::from_value(object).unwrap();
         let api = self.api::<K>(object.metadata.namespace.as_deref());
         api.create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    /// Creates what the operator would.
+    async fn create_rendered(&self, object: &Object) {
+        let kind = object.kind;
+        let resource = ApiResource {
+            group: kind.group.to_owned(),
+            version: kind.version.to_owned(),
+            api_version: kind.api_version(),
+            kind: kind.kind.to_owned(),
+            plural: kind.plural.to_owned(),
+        };
+        let client = self.client.clone();
+        let api: Api<DynamicObject> = match &object.namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+            None => Api::all_with(client, &resource),
+        };
+        let body = serde_json::from_value(object.body.clone()).unwrap();
+        api.create(&PostParams::default(), &body).await.unwrap();
     }
 
     pub(crate) async fn create_object<K: Resource<DynamicType = ()> + serde::Serialize>(

@@ -16,11 +16,19 @@ use std::{
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::Resource;
-use mesh_api::annotations::{REDIRECTION, REDIRECTION_ENABLED};
+use mesh_api::{
+    annotations::{REDIRECTION, REDIRECTION_ENABLED},
+    sail::{Values, version},
+};
 use mesh_core::workload::{TunnelProtocol, Workload};
 use mesh_net::{
     netns::NetNs,
     socket::{InPodSockets, SocketFactory as _, TcpOptions},
+};
+use mesh_render::{
+    Platform, Settings,
+    istiod::{self, Revision},
+    object::RIGHTS,
 };
 use serde_json::{Value, json};
 use testkit_kube::{
@@ -51,6 +59,19 @@ pub struct Cluster {
     address: SocketAddr,
 }
 
+/// What the operator grants to the control plane, and nothing else.
+fn rights() -> anyhow::Result<String> {
+    let release = version::resolve(version::default_version())?;
+    let revision = Revision {
+        name: "default",
+        namespace: NAMESPACE,
+        values: &Values::new(),
+    };
+    let settings = Settings::released(release, Platform::default());
+    let rendered = istiod::control_plane(revision, &settings)?;
+    Ok(rendered.only(RIGHTS).to_yaml())
+}
+
 // === impl Cluster ===
 
 impl Cluster {
@@ -62,7 +83,7 @@ impl Cluster {
         let everything = server.kubeconfig(&User::admin())?;
         fs::write(site.dir.path().join("kubeconfig"), everything)?;
         let objects = Objects::new(server.admin_client().await?);
-        let rights = istiod::rbac::Rights::of(NAMESPACE, "").to_yaml()?;
+        let rights = rights()?;
         for text in [objects::NAMESPACES, &rights, objects::ZTUNNEL] {
             objects.apply(USER, text).await?;
         }
