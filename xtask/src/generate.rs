@@ -11,37 +11,48 @@ use anyhow::Context as _;
 
 use crate::{Violation, layers, workspace::Workspace};
 
+mod components;
 mod manifests;
 mod reference;
 
 /// A file and what it should hold.
 type Generated = (PathBuf, String);
 
-/// The rights of the control plane.
-const RIGHTS: &str = "manifests/istiod/rbac.yaml";
+/// The files that hold the operator's rights, and what it is asked for to print them.
+const RIGHTS: &[(&str, &[&str])] = &[
+    (manifests::RIGHTS, &["rights"]),
+    (
+        "manifests/rbac/istio-images.yaml",
+        &["rights", "--istio-images"],
+    ),
+];
 
 /// Writes all generated files.
 pub fn write(workspace: &Workspace) -> anyhow::Result<()> {
+    for (path, arguments) in RIGHTS {
+        workspace.write(PathBuf::from(path), &rights(arguments)?)?;
+    }
     for (path, text) in files(workspace)? {
         workspace.write(path, &text)?;
     }
-    workspace.write(PathBuf::from(RIGHTS), &rights()?)
+    Ok(())
 }
 
-/// What the control plane says that it needs. The program is asked, so that this crate need not be built
-/// with all of it; a test of the program holds the file to its answer.
-fn rights() -> anyhow::Result<String> {
+/// What the operator says that it needs. The program is asked, so that this crate need not be built with all
+/// of it; a test of the program holds the files to its answers.
+fn rights(arguments: &[&str]) -> anyhow::Result<String> {
     let output = Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--package", "istiod", "--", "rights"])
+        .args(["run", "--quiet", "--package", "operator", "--"])
+        .args(arguments)
         .stderr(Stdio::inherit())
         .output()
-        .context("cannot run istiod")?;
+        .context("cannot run the operator")?;
     anyhow::ensure!(
         output.status.success(),
-        "istiod ended with {}",
+        "the operator ended with {}",
         output.status
     );
-    String::from_utf8(output.stdout).context("istiod did not write text")
+    String::from_utf8(output.stdout).context("the operator did not write text")
 }
 
 /// The generated files that are not what the code makes of them.
@@ -53,6 +64,7 @@ pub fn check(workspace: &Workspace) -> anyhow::Result<Vec<Violation>> {
     let stale = stale.map(|(path, _)| (path.clone(), "is out of date: run `cargo xtask gen`"));
     let known: BTreeSet<_> = files.iter().map(|(path, _)| path).collect();
     let mut left_over = workspace.files(manifests::CRDS)?;
+    left_over.extend(workspace.files(components::COMPONENTS)?);
     left_over.retain(|path| !known.contains(path));
     let left_over = left_over
         .into_iter()
@@ -67,6 +79,7 @@ fn files(workspace: &Workspace) -> anyhow::Result<Vec<Generated>> {
     let mut files = vec![(PathBuf::from("lib/README.md"), crates(workspace)?)];
     let rights = workspace.read(manifests::RIGHTS).unwrap_or_default();
     files.extend(manifests::files(env!("CARGO_PKG_VERSION"), &rights)?);
+    files.extend(components::files()?);
     files.extend(reference::files()?);
     Ok(files)
 }

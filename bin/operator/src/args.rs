@@ -10,6 +10,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use mesh_kube::queue::Pace;
+use mesh_render::PlatformKind;
 use mesh_runtime::environment::{self, Environment};
 
 use crate::{
@@ -66,8 +67,37 @@ pub struct Cli {
 pub enum Command {
     /// Run the operator until SIGTERM or SIGINT.
     Run(Box<Flags>),
+    /// Print the objects that resources become, as YAML, without a cluster.
+    Render(Rendering),
+    /// Print the rights that the operator needs, as YAML.
+    Rights(Rights),
     /// Print the version and the OpenSSL in use.
     Version,
+}
+
+/// Flags of `operator render`.
+#[derive(Clone, Debug, Args)]
+pub struct Rendering {
+    /// File with the resources, in YAML or JSON; `-` for standard input.
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub filename: PathBuf,
+    /// The cluster: kubernetes, openshift, gke, k3d, k3s, microk8s or minikube.
+    #[arg(long, value_name = "PLATFORM", default_value = "kubernetes", value_parser = platform)]
+    pub platform: PlatformKind,
+    /// The nodes are in FIPS mode.
+    #[arg(long)]
+    pub fips: bool,
+}
+
+/// Flags of `operator rights`.
+#[derive(Clone, Debug, Args)]
+pub struct Rights {
+    /// The operator's namespace.
+    #[arg(short = 'n', long, default_value = crate::rights::NAME)]
+    pub namespace: String,
+    /// What it needs beside that to deploy Istio's own images.
+    #[arg(long)]
+    pub istio_images: bool,
 }
 
 /// Flags of `operator run`.
@@ -188,6 +218,11 @@ impl Flags {
         let given = flags.into_iter().filter(|(_, given)| *given);
         given.map(|(flag, _)| flag).collect()
     }
+}
+
+fn platform(name: &str) -> Result<PlatformKind, String> {
+    let known = PlatformKind::named(name).filter(|_| !name.is_empty());
+    known.ok_or_else(|| "use kubernetes, openshift, gke, k3d, k3s, microk8s or minikube".to_owned())
 }
 
 fn pod_name(env: &Environment) -> String {

@@ -19,6 +19,8 @@ pub mod platform;
 pub mod program;
 pub mod readiness;
 pub mod reconcile;
+pub mod render;
+pub mod rights;
 pub mod secure;
 pub mod usage;
 pub mod version;

@@ -1,4 +1,4 @@
-//! Runs the operator: `operator`, `operator run`, `operator version`.
+//! Runs the operator: `operator`, or `operator run`, `render`, `rights`, `version`.
 
 use std::{error::Error, process::ExitCode};
 
@@ -7,7 +7,9 @@ use mesh_runtime::{environment::Environment, error};
 use operator::{
     args::{Cli, Command, Flags},
     config::Config,
-    program, version,
+    program,
+    render::{self, Output},
+    rights, version,
 };
 
 #[expect(
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some(Command::Run(flags)) => run(&flags),
+        Some(Command::Render(flags)) => print(render::from_file(&flags)),
+        Some(Command::Rights(flags)) => print(rights::printed(&flags)),
         None => run(&cli.flags),
     };
     match outcome {
@@ -41,4 +45,15 @@ fn main() -> ExitCode {
 fn run(flags: &Flags) -> Result<(), Box<dyn Error>> {
     let config = Config::try_new(flags, &Environment::of_process())?;
     Ok(program::run(config, &flags.without_effect())?)
+}
+
+/// Objects on standard output, what has no effect on standard error.
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the answer")]
+fn print<E: Error + 'static>(output: Result<Output, E>) -> Result<(), Box<dyn Error>> {
+    let output = output?;
+    for note in &output.notes {
+        eprintln!("operator: {note}");
+    }
+    print!("{}", output.yaml);
+    Ok(())
 }

@@ -91,6 +91,7 @@ impl Note {
 
 impl Rendered {
     /// What of it is of one of `kinds`.
+    #[must_use]
     pub fn only(mut self, kinds: &[Kind]) -> Self {
         self.objects.retain(|object| kinds.contains(&object.kind));
         self
