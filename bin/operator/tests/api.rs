@@ -14,6 +14,7 @@ mod api {
     mod metrics;
     mod outages;
     mod owners;
+    mod platform;
     mod rollouts;
     mod toys;
 }
