@@ -9,12 +9,12 @@ use k8s_openapi::{
 };
 use mesh_api::sail::{
     IstioCNISpec,
-    values::{Cni, CniValues, Component, Global},
+    values::{Cni, CniValues, Component, Global, Repair},
 };
 use serde_json::{Map, json};
 
 use crate::{
-    Distribution, Error, Object, Rendered, Settings,
+    Distribution, Error, Note, Object, Rendered, Settings,
     image::{Image, Wanted},
     layers::Layers,
     meta::{Installation, Texts, texts},
@@ -71,9 +71,11 @@ pub fn render(spec: &IstioCNISpec, settings: &Settings) -> Result<Rendered, Erro
     let decoded = layers.read::<CniValues>(settings)?;
     let values = &decoded.values;
     let agent = Agent::new(spec, values, settings)?;
+    let mut notes = decoded.notes;
+    notes.extend(agent.repair_note());
     Ok(Rendered {
         objects: node::scoped(agent.objects(), values.global.resource_scope.as_deref()),
-        notes: decoded.notes,
+        notes,
     })
 }
 
@@ -145,6 +147,14 @@ impl<'a> Agent<'a> {
     /// Whether pods whose sidecar could not start are looked after. Our own agent knows no sidecars.
     fn repairs(&self) -> bool {
         self.is_istio() && self.values.repair.enabled.unwrap_or(true)
+    }
+
+    fn repair_note(&self) -> Option<Note> {
+        let wanted = self.values.repair != Repair::default();
+        (wanted && !self.is_istio()).then(|| Note::WithoutEffect {
+            path: "cni.repair".to_owned(),
+            why: "this distribution's agent knows no sidecars that could need it",
+        })
     }
 
     fn is_multus(&self) -> bool {

@@ -239,3 +239,6 @@ fn seccomp_name(profile: &SeccompProfile) -> String {
         _ => "runtime/default".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;
