@@ -1,6 +1,6 @@
 //! What the watches tell, put into the world: one feed for each sort of object.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, sync::Arc};
 
 use k8s_openapi::{
     api::core::v1::{Namespace, Pod},
@@ -10,13 +10,15 @@ use kube::{Resource, api::DynamicObject, core::PartialObjectMeta};
 use mesh_api::gateway::Gateway;
 use mesh_kube::{
     owned::Owner,
-    watch::{Event, Index, Invalid, ObjectKey},
+    watch::{Event, Index, Invalid, ObjectKey, State},
 };
 use mesh_render::Kind;
+use tokio::sync::watch as news;
 
 use crate::{
     component_pod::ComponentPod,
     key::{Managed, ObjectRef},
+    platform::Detected,
     store::{Changes, Store},
     usage::Touched,
     world::{self, Custom, Depends, Live, World},
@@ -46,6 +48,23 @@ pub(crate) struct Users {
 #[derive(Debug)]
 pub(crate) struct Components {
     pub(crate) store: Store,
+}
+
+/// Tells what kind of cluster this is, each time that something else is known of it. Ends when nobody finds
+/// out any more.
+pub(crate) async fn platform(
+    mut known: news::Receiver<Option<Arc<Detected>>>,
+    state: news::Sender<State>,
+    store: Store,
+) {
+    while known.changed().await.is_ok() {
+        let found = known.borrow_and_update().clone();
+        store.change(|world, changes| {
+            world.platform = found;
+            changes.thing(Depends::Platform);
+        });
+        state.send_modify(|state| state.synced = true);
+    }
 }
 
 // === impl Resources ===

@@ -244,6 +244,7 @@ impl Parts {
         metrics.register(registry.sub_registry_with_prefix("lateen_operator"));
         let mut watches = Watches::new(self.client.clone(), metrics, self.store.clone());
         watches.everything();
+        watches.platform(&self.config.defaults.namespace);
         let (running, states) = watches.into_parts();
         for watch in running {
             self.spawn("watch", watch);

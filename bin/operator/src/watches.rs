@@ -19,8 +19,9 @@ use tokio::{sync::watch as news, time::timeout};
 
 use crate::{
     component_pod::{self, ComponentPod},
-    feed::{Components, Objects, Resources, Users},
+    feed::{self, Components, Objects, Resources, Users},
     names::{MANAGED_BY, MANAGER},
+    platform::{self, read::Reader},
     store::Store,
     world::Custom,
 };
@@ -80,6 +81,22 @@ impl Watches {
             ..Options::default()
         };
         self.add::<ComponentPod>("component pods", options, components);
+    }
+
+    /// Finds out what kind of cluster this is. `namespace` is the operator's own.
+    pub(crate) fn platform(&mut self, namespace: &str) {
+        let (state, receiver) = news::channel(State::default());
+        let reader = Reader::new(self.client.clone(), namespace);
+        let (found, known) = news::channel(None);
+        let detection = platform::run::run(reader, self.metrics.clone(), found);
+        let told = feed::platform(known, state, self.store.clone());
+        self.states.push(("the platform".to_owned(), receiver));
+        self.running.push(Box::pin(async move {
+            tokio::select! {
+                never = detection => match never {},
+                () = told => {}
+            }
+        }));
     }
 
     fn resources<K: Custom>(&mut self) {

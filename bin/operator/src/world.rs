@@ -53,8 +53,8 @@ pub struct World {
     pub stuck: BTreeMap<(String, String), Stuck>,
     /// Who uses the mesh.
     pub usage: Usage,
-    /// What kind of cluster this is.
-    pub platform: Detected,
+    /// What kind of cluster this is, once that is known.
+    pub platform: Option<Arc<Detected>>,
 }
 
 /// A namespace as far as it matters whether objects can be made in it.
@@ -199,10 +199,10 @@ impl<'a> View<'a> {
         &self.world.usage
     }
 
-    /// What kind of cluster this is.
-    pub fn platform(&self) -> &'a Detected {
+    /// What kind of cluster this is, once that is known.
+    pub fn platform(&self) -> Option<&'a Detected> {
         self.saw(Depends::Platform);
-        &self.world.platform
+        self.world.platform.as_deref()
     }
 
     fn saw(&self, what: Depends) {

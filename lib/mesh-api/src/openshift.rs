@@ -7,7 +7,13 @@ mod config;
 mod constraints;
 mod network;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::{
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+        CustomResourceDefinition, CustomResourceDefinitionNames, CustomResourceDefinitionSpec,
+        CustomResourceDefinitionVersion, CustomResourceValidation, JSONSchemaProps,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube_core::CustomResourceExt as _;
 
 pub use self::{
@@ -45,5 +51,55 @@ pub fn stand_ins() -> Vec<CustomResourceDefinition> {
         Infrastructure::crd(),
         Network::crd(),
     ];
-    kinds.into_iter().map(stand_in).collect()
+    let written = [
+        (
+            SECURITY_GROUP,
+            "SecurityContextConstraints",
+            "securitycontextconstraints",
+            "Cluster",
+        ),
+        (
+            "k8s.cni.cncf.io",
+            "NetworkAttachmentDefinition",
+            "network-attachment-definitions",
+            "Namespaced",
+        ),
+    ];
+    let kinds = kinds.into_iter().map(stand_in);
+    kinds.chain(written.map(open_crd)).collect()
+}
+
+/// The CRD of a kind that is written and never read: it takes whatever an object says.
+fn open_crd((group, kind, plural, scope): (&str, &str, &str, &str)) -> CustomResourceDefinition {
+    let schema = JSONSchemaProps {
+        type_: Some("object".to_owned()),
+        x_kubernetes_preserve_unknown_fields: Some(true),
+        ..JSONSchemaProps::default()
+    };
+    CustomResourceDefinition {
+        metadata: ObjectMeta {
+            name: Some(format!("{plural}.{group}")),
+            ..ObjectMeta::default()
+        },
+        spec: CustomResourceDefinitionSpec {
+            group: group.to_owned(),
+            names: CustomResourceDefinitionNames {
+                kind: kind.to_owned(),
+                plural: plural.to_owned(),
+                ..CustomResourceDefinitionNames::default()
+            },
+            scope: scope.to_owned(),
+            versions: vec![CustomResourceDefinitionVersion {
+                name: "v1".to_owned(),
+                served: true,
+                storage: true,
+                schema: Some(CustomResourceValidation {
+                    open_api_v3_schema: Some(schema),
+                }),
+                ..CustomResourceDefinitionVersion::default()
+            }],
+            ..CustomResourceDefinitionSpec::default()
+        },
+        ..CustomResourceDefinition::default()
+    }
 }

@@ -12,6 +12,7 @@ use super::{
     uninstall,
 };
 use crate::{
+    images::Component,
     outcome::{Finalize, Outcome},
     world::View,
 };
@@ -23,7 +24,13 @@ pub fn reconcile(view: &View<'_>, cni: &IstioCNI) -> Outcome<ComponentStatus> {
         .as_ref()
         .map(|status| status.conditions.as_slice());
     let workload = gates::cni_workload(cni);
-    let report = Report::new(view, plan(view, cni), &workload, before.unwrap_or_default());
+    let report = Report::new(
+        view,
+        Component::Cni,
+        plan(view, cni),
+        &workload,
+        before.unwrap_or_default(),
+    );
     let status = ComponentStatus {
         state: condition::state(&report.conditions, STATE_OF_NODE).to_owned(),
         conditions: report.conditions.clone(),
@@ -41,7 +48,7 @@ pub fn finalize(view: &View<'_>, cni: &IstioCNI) -> Finalize<ComponentStatus> {
 fn plan(view: &View<'_>, cni: &IstioCNI) -> Result<Plan, Refusal> {
     let release = refusal::release(&cni.spec.version)?;
     refusal::place(view, &cni.spec.namespace)?;
-    let settings = components::settings(view, release);
+    let settings = components::settings(view, release)?;
     Ok(Plan {
         rendered: mesh_render::cni::render(&cni.spec, &settings)?,
         held: gates::cni(view),

@@ -6,11 +6,11 @@ use mesh_api::sail::{
 };
 use mesh_render::{Images, Settings, istiod::Revision};
 
-use super::{platform, serving};
+use super::{platform, refusal::Refusal, serving};
 use crate::{images::Component, usage::DEFAULT_REVISION, world::View};
 
 /// What rendering depends on beside the custom resource.
-pub(super) fn settings(view: &View<'_>, release: &Release) -> Settings {
+pub(super) fn settings(view: &View<'_>, release: &Release) -> Result<Settings, Refusal> {
     let tag = release.tag();
     let overrides = &view.defaults().images;
     let names = version::images();
@@ -19,8 +19,8 @@ pub(super) fn settings(view: &View<'_>, release: &Release) -> Settings {
         let released = || format!("{}/{name}:{tag}", version::hub());
         replaced.map_or_else(released, str::to_owned)
     };
-    Settings {
-        platform: platform::rendering(view),
+    Ok(Settings {
+        platform: platform::rendering(view)?,
         images: Images {
             istiod: image(Component::Istiod, &names.istiod),
             cni: image(Component::Cni, &names.cni),
@@ -28,7 +28,7 @@ pub(super) fn settings(view: &View<'_>, release: &Release) -> Settings {
         },
         ztunnel_namespace: serving::ztunnel(view).map(|ztunnel| ztunnel.spec.namespace.clone()),
         release: tag,
-    }
+    })
 }
 
 /// The revision as rendering sees it.

@@ -11,6 +11,7 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
+    images::Component,
     key::ObjectRef,
     outcome::{Happening, Outcome, Prune},
     world::View,
@@ -41,6 +42,7 @@ impl Report {
     /// `before` are the conditions that the resource has now.
     pub(super) fn new(
         view: &View<'_>,
+        component: Component,
         plan: Result<Plan, Refusal>,
         workload: &ObjectRef,
         before: &[StatusCondition],
@@ -60,7 +62,7 @@ impl Report {
                 .as_ref()
                 .map(|of| conditions::values(&of.notes, &[])),
         );
-        conditions.extend(platform::condition(view));
+        conditions.extend(platform::condition(view, component));
         let mut events = Vec::from_iter(refusal.as_ref().map(Refusal::happening));
         events.extend(happening);
         Self {

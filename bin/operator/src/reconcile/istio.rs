@@ -16,6 +16,7 @@ use super::{
     serving,
 };
 use crate::{
+    images::Component,
     key::{Managed, ObjectRef},
     outcome::{Outcome, Prune},
     world::View,
@@ -92,7 +93,7 @@ fn accepted(view: &View<'_>, active: &Active, revisions: RevisionSummary) -> Ist
     let order = dependencies::state_order(&conditions, values);
     let state = condition::state(&conditions, order).to_owned();
     conditions.push(active.values.clone());
-    conditions.extend(platform::condition(view));
+    conditions.extend(platform::condition(view, Component::Istiod));
     IstioStatus {
         observed_generation: None,
         conditions,
@@ -130,7 +131,7 @@ fn active(view: &View<'_>, istio: &Istio, name: &str) -> Result<Active, Refusal>
         values: &values,
     };
     // Values that cannot be rendered are refused here, so that the revision that runs keeps its own.
-    let rendered = istiod::control_plane(revision, &components::settings(view, release))?;
+    let rendered = istiod::control_plane(revision, &components::settings(view, release)?)?;
     let strategy = spec.update_strategy.as_ref();
     let ignored = strategy.is_some_and(|strategy| strategy.update_workloads == Some(true));
     let others = ignored.then_some(UPDATE_WORKLOADS);

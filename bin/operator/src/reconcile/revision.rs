@@ -15,6 +15,7 @@ use super::{
     serving,
 };
 use crate::{
+    images::Component,
     outcome::{Finalize, Outcome},
     usage::DEFAULT_REVISION,
     world::View,
@@ -26,7 +27,13 @@ pub fn reconcile(view: &View<'_>, revision: &IstioRevision) -> Outcome<Component
     let before = before.map(|status| status.conditions.as_slice());
     let workload = gates::istiod_workload(revision);
     let plan = plan(view, revision);
-    let mut report = Report::new(view, plan, &workload, before.unwrap_or_default());
+    let mut report = Report::new(
+        view,
+        Component::Istiod,
+        plan,
+        &workload,
+        before.unwrap_or_default(),
+    );
     let openshift = platform::is_openshift(view);
     let own = [
         dependencies::condition(view, revision, openshift),
@@ -74,7 +81,7 @@ fn plan(view: &View<'_>, revision: &IstioRevision) -> Result<Plan, Refusal> {
     let release = refusal::release(&revision.spec.version)?;
     named(view, revision)?;
     refusal::place(view, &revision.spec.namespace)?;
-    let settings = components::settings(view, release);
+    let settings = components::settings(view, release)?;
     Ok(Plan {
         rendered: mesh_render::istiod::control_plane(components::rendered(revision), &settings)?,
         held: gates::control_plane(view, revision),

@@ -75,7 +75,7 @@ fn plan<'a>(view: &View<'a>, tag: &IstioRevisionTag, name: &str) -> Result<Plann
     let revision = serving::resolve(view, &tag.spec.target_ref)?;
     let release = refusal::release(&revision.spec.version)?;
     refusal::place(view, &revision.spec.namespace)?;
-    let settings = components::settings(view, release);
+    let settings = components::settings(view, release)?;
     let rendered =
         mesh_render::istiod::revision_tag(name, components::rendered(revision), &settings)?;
     Ok((revision, rendered.objects))

@@ -18,6 +18,7 @@ use super::{
     serving, uninstall,
 };
 use crate::{
+    images,
     lifecycle::Component,
     outcome::{Finalize, Happening, Outcome},
     readiness,
@@ -40,7 +41,13 @@ pub fn reconcile(view: &View<'_>, ztunnel: &ZTunnel) -> Outcome<ZTunnelStatus> {
     let plan = target.and_then(|target| plan(view, ztunnel, target));
     let held = plan.as_ref().is_ok_and(|plan| plan.held.is_some());
     let workload = gates::ztunnel_workload(ztunnel);
-    let mut report = Report::new(view, plan, &workload, conditions.unwrap_or_default());
+    let mut report = Report::new(
+        view,
+        images::Component::Ztunnel,
+        plan,
+        &workload,
+        conditions.unwrap_or_default(),
+    );
     if let Some(unseen) = undiscovered(view, ztunnel) {
         let ready = report.conditions.iter_mut();
         for ready in ready.filter(|known| known.type_ == condition::READY && !known.is_true()) {
@@ -73,7 +80,7 @@ fn plan(
 ) -> Result<Plan, Refusal> {
     let release = refusal::release(&ztunnel.spec.version)?;
     refusal::place(view, &ztunnel.spec.namespace)?;
-    let settings = components::settings(view, release);
+    let settings = components::settings(view, release)?;
     let base = target.map(|revision| inherited(&revision.spec.values));
     let moves = || target.and_then(|revision| moving(view, ztunnel, revision));
     Ok(Plan {

@@ -34,7 +34,10 @@ impl Cluster {
     /// With the namespaces of the walkthrough.
     pub(super) fn new() -> Self {
         let mut cluster = Self {
-            world: World::default(),
+            world: World {
+                platform: Some(Arc::default()),
+                ..World::default()
+            },
             now: Timestamp::from_second(1_000_000_000).unwrap(),
             changes: Vec::new(),
             uids: 0,
