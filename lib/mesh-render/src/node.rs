@@ -195,3 +195,6 @@ pub(crate) fn quota(of: &Installation, name: &str, wanted: &ResourceQuotas) -> O
     };
     Some(Object::new(RESOURCE_QUOTA, &quota))
 }
+
+#[cfg(test)]
+mod tests;

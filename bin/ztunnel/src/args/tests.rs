@@ -2,6 +2,8 @@ use std::io::Write;
 
 use super::*;
 
+mod rendered;
+
 fn config(pairs: &[(&str, &str)]) -> Result<Config, Error> {
     Config::from_environment(&pairs.iter().copied().collect())
 }

@@ -13,7 +13,7 @@ use k8s_openapi::{
         util::intstr::IntOrString,
     },
 };
-use mesh_api::labels::{DATAPLANE_MODE, dataplane_mode};
+use mesh_api::labels::{DATAPLANE_MODE, REVISION, dataplane_mode};
 use twox_hash::XxHash64;
 
 use super::{ACCOUNT, Agent, CONFIG, CONSTRAINTS, DAEMON_SET, selected};
@@ -68,6 +68,9 @@ impl Agent<'_> {
         let pod = self.pod();
         let mut labels = self.of.labels();
         labels.extend(selected());
+        if !self.of.revision.is_empty() {
+            labels.insert(REVISION.to_owned(), self.of.revision.clone());
+        }
         labels.extend(self.values.daemon_set_labels.clone());
         let set = DaemonSet {
             metadata: ObjectMeta {
