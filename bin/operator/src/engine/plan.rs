@@ -90,6 +90,7 @@ impl Wanted {
         let mut body = object.body;
         body["apiVersion"] = name.kind.api_version().into();
         body["kind"] = name.kind.kind.into();
+        complete(&mut body);
         owned::label(&mut body, MANAGED_BY, MANAGER);
         owned::label(&mut body, MANAGED_BY_SAIL, SAIL);
         owner.adopt(&mut body);
@@ -106,6 +107,27 @@ impl Wanted {
     /// What is to be done about it, as it now turns out to be.
     pub(crate) fn step(body: &Value, live: Option<&Value>) -> Step {
         owned::step(body, live, &Manager::owner(MANAGER), IGNORE_ANNOTATION)
+    }
+}
+
+/// Says what the API server would say by itself in references that are owned as a whole. Without it such a
+/// reference would never be as it is wanted, and be applied again and again.
+fn complete(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, default) in [
+                ("fieldRef", ("apiVersion", "v1")),
+                ("resourceFieldRef", ("divisor", "0")),
+            ] {
+                if let Some(Value::Object(reference)) = fields.get_mut(name) {
+                    let entry = reference.entry(default.0);
+                    entry.or_insert_with(|| default.1.into());
+                }
+            }
+            fields.values_mut().for_each(complete);
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(complete),
+        _ => {}
     }
 }
 
@@ -148,5 +170,28 @@ impl Removal {
             }
         }
         removal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn references_say_what_the_server_would_say() {
+        let mut body = json!({"env": [
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1"}}},
+            {"name": "MEMORY", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory"}}},
+        ]});
+        complete(&mut body);
+        let expected = json!({"env": [
+            {"name": "NODE", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}},
+            {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1"}}},
+            {"name": "MEMORY", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "0"}}},
+        ]});
+        assert_eq!(body, expected);
     }
 }
