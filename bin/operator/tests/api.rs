@@ -10,6 +10,7 @@ mod api {
     mod cluster;
     mod drift;
     mod kill;
+    mod kubectl;
     mod leaders;
     mod metrics;
     mod outages;
@@ -17,4 +18,6 @@ mod api {
     mod platform;
     mod rollouts;
     mod toys;
+    mod upgrades;
+    mod walkthrough;
 }

@@ -78,16 +78,21 @@ struct Killed;
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        let cluster = Self::bare().await;
+        for namespace in NAMESPACES {
+            cluster.create_namespace(namespace).await;
+        }
+        cluster
+    }
+
+    /// Without the namespaces.
+    pub(crate) async fn bare() -> Self {
         let server = ApiServer::start(Options::default()).await.unwrap();
         let client = server.admin_client().await.unwrap();
         let crds = mesh_api::sail::crds().into_iter();
         let crds = crds.chain(mesh_api::gateway_stand_ins()).collect();
         server.install_crds(crds).unwrap();
-        let cluster = Self { server, client };
-        for namespace in NAMESPACES {
-            cluster.create_namespace(namespace).await;
-        }
-        cluster
+        Self { server, client }
     }
 
     /// An operator with these reconcilers, alone.
@@ -187,6 +192,29 @@ impl Cluster {
         let mut object = object.as_deref().cloned().unwrap_or_default();
         object["metadata"]["managedFields"] = Value::Null;
         panic!("{} {name} does not come to this: {object:#}", K::kind(&()));
+    }
+
+    /// Waits until some object of a kind satisfies a condition.
+    pub(crate) async fn until_any<K: Resource<DynamicType = ()>>(
+        &self,
+        condition: impl Fn(&Value) -> bool,
+    ) {
+        let store = self.server.store();
+        let mut news = store.subscribe(&resource::<K>());
+        let waiting = async {
+            loop {
+                news.borrow_and_update();
+                let mut all = store.list(&resource::<K>(), None).into_iter();
+                if all.any(|object| condition(&object)) {
+                    return;
+                }
+                news.changed().await.unwrap();
+            }
+        };
+        if timeout(DEADLINE, waiting).await.is_err() {
+            let all = store.list(&resource::<K>(), None);
+            panic!("no {} comes to this: {all:#?}", K::kind(&()));
+        }
     }
 
     /// Waits until a resource of ours is in a state.

@@ -1,3 +1,5 @@
+//! An Istio: the revision that it makes, and those that it prunes.
+
 use std::time::Duration;
 
 use mesh_api::sail::{

@@ -1,3 +1,5 @@
+//! Installations, upgrades, ways back and removals of a whole mesh.
+
 use mesh_api::sail::{Istio, IstioCNI, IstioRevision, ZTunnel};
 use serde_json::json;
 

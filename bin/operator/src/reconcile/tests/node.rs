@@ -1,3 +1,5 @@
+//! IstioCNI and ZTunnel.
+
 use std::time::Duration;
 
 use mesh_api::sail::{Istio, IstioCNI, IstioRevision, ZTunnel};

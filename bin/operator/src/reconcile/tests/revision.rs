@@ -1,3 +1,5 @@
+//! IstioRevision and IstioRevisionTag: what they need, who uses them, and whose name it is.
+
 use mesh_api::sail::{
     Istio, IstioCNI, IstioRevision, IstioRevisionTag, IstioRevisionTagStatus, ZTunnel,
 };
