@@ -75,13 +75,31 @@ fn same(owned: &Value, wanted: &Value, live: &Value) -> bool {
         return false;
     };
     if owned.keys().all(|key| key == ".") {
-        return wanted == live;
+        return wanted == live || is_filled(wanted, live);
     }
     match (wanted, live) {
         (Value::Object(wanted), Value::Object(live)) => same_fields(owned, wanted, live),
         (Value::Array(wanted), Value::Array(live)) => same_elements(owned, wanted, live),
         _ => false,
     }
+}
+
+/// Whether `live` is `wanted` with what API servers fill in where a value is owned whole. Elsewhere what
+/// is filled in is nobody's field; a reference to a field or a resource of a container is one value.
+fn is_filled(wanted: &Value, live: &Value) -> bool {
+    let Some(wanted) = wanted.as_object() else {
+        return false;
+    };
+    let (name, default) = if wanted.contains_key("fieldPath") {
+        ("apiVersion", "v1")
+    } else if wanted.contains_key("resource") {
+        ("divisor", "0")
+    } else {
+        return false;
+    };
+    let mut filled = wanted.clone();
+    filled.entry(name).or_insert_with(|| default.into());
+    live.as_object() == Some(&filled)
 }
 
 fn same_fields(
@@ -250,6 +268,27 @@ mod tests {
         assert!(!is_held(
             &wanted,
             &live(json!(["a", "b"]), json!({"x": [2, 1]}))
+        ));
+    }
+
+    #[test]
+    fn a_reference_that_the_server_has_completed_is_no_difference() {
+        let fields = json!({"f:spec": {"f:env": {"f:a": {"f:fieldRef": {}}, "f:b": {"f:resourceFieldRef": {}}}}});
+        let env = |a: Value, b: Value| json!({"spec": {"env": {"a": {"fieldRef": a}, "b": {"resourceFieldRef": b}}}});
+        let mut wanted = env(json!({"fieldPath": "x"}), json!({"resource": "limits.cpu"}));
+        wanted["apiVersion"] = "v1".into();
+        let held = |a: Value, b: Value| is_held(&wanted, &mk_live(&fields, &env(a, b)));
+        let (path, cpu) = (json!({"fieldPath": "x"}), json!({"resource": "limits.cpu"}));
+        assert!(held(path.clone(), cpu.clone()));
+        let completed = json!({"apiVersion": "v1", "fieldPath": "x"});
+        assert!(held(
+            completed.clone(),
+            json!({"divisor": "0", "resource": "limits.cpu"})
+        ));
+        assert!(!held(json!({"apiVersion": "v2", "fieldPath": "x"}), cpu));
+        assert!(!held(
+            completed,
+            json!({"divisor": "1", "resource": "limits.cpu"})
         ));
     }
 
