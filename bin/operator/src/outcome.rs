@@ -122,28 +122,6 @@ pub trait Status:
     fn set_observed_generation(&mut self, generation: Option<i64>);
 }
 
-// === impl Reconcilers ===
-
-impl Default for Reconcilers {
-    fn default() -> Self {
-        fn held<K: Custom>() -> Reconciler<K> {
-            Reconciler {
-                reconcile: |_, resource| {
-                    Outcome::held(resource.status().cloned().unwrap_or_default())
-                },
-                finalize: None,
-            }
-        }
-        Self {
-            istio: held(),
-            revision: held(),
-            tag: held(),
-            cni: held(),
-            ztunnel: held(),
-        }
-    }
-}
-
 // === impl Reconciler ===
 
 impl<K: Custom> Clone for Reconciler<K> {

@@ -34,7 +34,7 @@ use testkit_kube::{
 use tokio::{sync::watch, time::timeout};
 
 /// How long anything may take that takes no time.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// The operator's namespace.
 pub(crate) const SYSTEM: &str = "sail-operator";
 /// Namespaces of the mesh.
@@ -298,6 +298,12 @@ fn comparable(object: &Value) -> Value {
             owner["uid"] = Value::Null;
         }
     }
+    // Services get their addresses in turn.
+    for field in ["clusterIP", "clusterIPs"] {
+        if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+            spec.remove(field);
+        }
+    }
     let status = object.get_mut("status").and_then(Value::as_object_mut);
     for (_, field) in status.into_iter().flatten() {
         if field.is_i64() {
@@ -331,7 +337,8 @@ fn config(pod: &str, elect: bool) -> Config {
         workers: 1,
         pace: Pace {
             backoff: Backoff::new(Duration::from_millis(10), Duration::from_millis(200)),
-            ..Pace::default()
+            burst: 1000,
+            every: Duration::from_millis(500),
         },
         patience: Patience {
             stuck: Duration::from_millis(100),
@@ -361,8 +368,7 @@ impl Start {
 // === impl Operator ===
 
 impl Operator {
-    /// Waits until nothing has been written for a while, by asking for what takes longer than that: a
-    /// change that everybody sees.
+    /// Waits until it has wanted to write more than it may.
     pub(crate) async fn killed(&self) {
         let mut dead = self.requests.dead.subscribe();
         dead.wait_for(|dead| *dead).await.unwrap();

@@ -6,10 +6,12 @@ use k8s_openapi::api::{
     rbac::v1::ClusterRole,
 };
 use mesh_api::sail::{Istio, IstioCNI};
+use operator::reconcile;
 use serde_json::json;
 
 use super::{
     cluster::{Cluster, Operator, SYSTEM},
+    kill,
     rollouts::Rollouts,
     toys::{NEEDED, reconcilers},
 };
@@ -53,13 +55,18 @@ async fn writes_of(operator: &Operator, cluster: &Cluster) -> Vec<String> {
 async fn an_unchanged_mesh_is_not_written_to_also_after_a_restart() {
     let cluster = Cluster::start().await;
     let _rollouts = Rollouts::of(&cluster);
-    let first = cluster.operator(reconcilers()).await;
-    install(&cluster).await;
+    let first = cluster.operator(reconcile::reconcilers()).await;
+    kill::install(&cluster).await;
     settle(&cluster).await;
+    let one = writes_of(&first, &cluster).await;
+    assert_eq!(
+        one,
+        ["PATCH /api/v1/namespaces/istio-cni/serviceaccounts/istio-cni"]
+    );
     first.running.stop().await;
     let version = cluster.server.store().resource_version();
 
-    let second = cluster.operator(reconcilers()).await;
+    let second = cluster.operator(reconcile::reconcilers()).await;
     let one = writes_of(&second, &cluster).await;
     assert_eq!(
         one,

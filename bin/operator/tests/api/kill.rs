@@ -1,15 +1,15 @@
-//! A process that is killed after any of its writes leaves nothing behind that the next one does not
-//! bring to the same end: through an installation, an upgrade and a removal.
+//! Processes that are killed after their writes leave nothing behind that the next one does not bring to
+//! the same end: through an installation, an upgrade and a removal of a whole mesh.
 
 use std::collections::BTreeMap;
 
-use mesh_api::sail::{Istio, IstioCNI, IstioRevision};
+use mesh_api::sail::{Istio, IstioCNI, IstioRevision, ZTunnel};
+use operator::reconcile::reconcilers;
 use serde_json::{Value, json};
 
 use super::{
     cluster::{Cluster, Operator, Start},
     rollouts::Rollouts,
-    toys::reconcilers,
 };
 
 /// The contents of a cluster at the ends of the acts.
@@ -20,84 +20,114 @@ struct Ends {
     removed: BTreeMap<String, Value>,
 }
 
-/// An operator that is started again when it is killed.
+/// An operator that is started again whenever it is killed.
 struct Immortal<'a> {
     cluster: &'a Cluster,
-    current: Operator,
+    /// How many writes each process lives for.
     writes: usize,
+    current: Operator,
+    deaths: usize,
 }
 
 impl<'a> Immortal<'a> {
-    async fn start(cluster: &'a Cluster, limit: usize) -> Self {
-        let start = Start {
-            limit,
-            ..Start::of(reconcilers())
-        };
+    async fn start(cluster: &'a Cluster, writes: usize) -> Self {
         Self {
             cluster,
-            current: cluster.operator_with(start).await,
-            writes: 0,
+            writes,
+            current: start(cluster, writes).await,
+            deaths: 0,
         }
     }
 
-    /// Does something that comes to its end in the life of one operator or of two.
+    /// Does something that comes to its end through the work of as many processes as it takes.
     async fn through(&mut self, act: impl Future<Output = ()>) {
         let mut act = Box::pin(act);
-        tokio::select! {
-            () = &mut act => return,
-            () = self.current.killed() => {}
+        loop {
+            tokio::select! {
+                () = &mut act => return,
+                () = self.current.killed() => {}
+            }
+            self.deaths += 1;
+            let next = start(self.cluster, self.writes).await;
+            let dead = std::mem::replace(&mut self.current, next);
+            dead.running.stop().await;
         }
-        self.writes += self.current.requests.writes();
-        let next = self.cluster.operator(reconcilers()).await;
-        std::mem::replace(&mut self.current, next)
-            .running
-            .stop()
-            .await;
-        act.await;
     }
+}
+
+async fn start(cluster: &Cluster, limit: usize) -> Operator {
+    let start = Start {
+        limit,
+        ..Start::of(reconcilers())
+    };
+    cluster.operator_with(start).await
 }
 
 const ISTIO: &str = "default";
 
-async fn install(cluster: &Cluster) {
-    let spec = json!({"version": "v1.30.2", "namespace": "istio-system"});
+pub(crate) async fn install(cluster: &Cluster) {
+    let spec = json!({"version": "v1.30.2", "namespace": "istio-system", "profile": "ambient"});
     let istio = json!({"metadata": {"name": ISTIO}, "spec": spec});
     cluster.create::<Istio>(istio).await;
-    let spec = json!({"version": "v1.30.2", "namespace": "istio-cni"});
+    let spec = json!({"version": "v1.30.2", "namespace": "istio-cni", "profile": "ambient"});
     let cni = json!({"metadata": {"name": "default"}, "spec": spec});
     cluster.create::<IstioCNI>(cni).await;
+    let spec = json!({"version": "v1.30.2", "namespace": "ztunnel"});
+    let ztunnel = json!({"metadata": {"name": "default"}, "spec": spec});
+    cluster.create::<ZTunnel>(ztunnel).await;
     are_healthy(cluster).await;
 }
 
 async fn upgrade(cluster: &Cluster) {
     let spec = json!({"spec": {"version": "v1.30.3"}});
     cluster.patch::<Istio>(None, ISTIO, spec.clone()).await;
-    cluster.patch::<IstioCNI>(None, "default", spec).await;
+    cluster
+        .patch::<IstioCNI>(None, "default", spec.clone())
+        .await;
+    cluster.patch::<ZTunnel>(None, "default", spec).await;
     are_healthy(cluster).await;
 }
 
+/// Waits until all are healthy at the same time, in the version that was asked for.
 async fn are_healthy(cluster: &Cluster) {
     let version = cluster.get::<Istio>(None, ISTIO).unwrap()["spec"]["version"].clone();
     let follows = |revision: Option<&Value>| {
         revision.is_some_and(|revision| revision["spec"]["version"] == version)
     };
     cluster.until::<IstioRevision>(None, ISTIO, follows).await;
-    cluster.until_state::<IstioRevision>(ISTIO, "Healthy").await;
-    cluster.until_state::<Istio>(ISTIO, "Healthy").await;
-    cluster.until_state::<IstioCNI>("default", "Healthy").await;
+    loop {
+        let healthy = [
+            cluster.until_state::<IstioRevision>(ISTIO, "Healthy").await,
+            cluster.until_state::<Istio>(ISTIO, "Healthy").await,
+            cluster.until_state::<IstioCNI>("default", "Healthy").await,
+            cluster.until_state::<ZTunnel>("default", "Healthy").await,
+        ];
+        let now = [
+            cluster.get::<IstioRevision>(None, ISTIO),
+            cluster.get::<Istio>(None, ISTIO),
+            cluster.get::<IstioCNI>(None, "default"),
+            cluster.get::<ZTunnel>(None, "default"),
+        ];
+        // Nothing has changed between the first look and the last.
+        if now == healthy.map(Some) {
+            return;
+        }
+    }
 }
 
 async fn remove(cluster: &Cluster) {
     cluster.delete::<Istio>(None, ISTIO).await;
     cluster.delete::<IstioCNI>(None, "default").await;
+    cluster.delete::<ZTunnel>(None, "default").await;
     cluster.until_gone::<IstioRevision>(None, ISTIO).await;
     cluster.until_gone::<IstioCNI>(None, "default").await;
+    cluster.until_gone::<ZTunnel>(None, "default").await;
 }
 
-/// The whole life of a mesh, with an operator that is killed after so many writes. Says how many it took.
-async fn live(cluster: &Cluster, limit: usize) -> (Ends, usize) {
+/// The whole life of a mesh, with processes that live for so many writes. Says how many died.
+async fn live(cluster: &Cluster, writes: usize) -> (Ends, usize) {
     let before = cluster.contents();
-    let mut operator = Immortal::start(cluster, limit).await;
+    let mut operator = Immortal::start(cluster, writes).await;
     operator.through(install(cluster)).await;
     let installed = cluster.contents();
     operator.through(upgrade(cluster)).await;
@@ -105,26 +135,26 @@ async fn live(cluster: &Cluster, limit: usize) -> (Ends, usize) {
     operator.through(remove(cluster)).await;
     let removed = cluster.contents();
     same(&removed, &before, "the mesh was removed");
-    let writes = operator.writes + operator.current.requests.writes();
     operator.current.running.stop().await;
     let ends = Ends {
         installed,
         upgraded,
         removed,
     };
-    (ends, writes)
+    (ends, operator.deaths)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_is_killed_after_any_write_goes_on_to_the_same_end() {
+async fn operators_that_are_killed_after_every_write_bring_a_mesh_to_the_same_end() {
     // What is removed leaves nothing behind, so that one cluster serves for all lives.
     let cluster = Cluster::start().await;
     let _rollouts = Rollouts::of(&cluster);
-    let (expected, writes) = live(&cluster, usize::MAX).await;
-    assert!(writes > 20, "{writes}");
-    for limit in 0..=writes {
-        let (ends, _) = live(&cluster, limit).await;
-        let killed = |act: &str| format!("{act}, killed after {limit} writes");
+    let (expected, deaths) = live(&cluster, usize::MAX).await;
+    assert_eq!(deaths, 0);
+    for writes in [1, 4] {
+        let (ends, deaths) = live(&cluster, writes).await;
+        assert!(deaths > 15, "{deaths}");
+        let killed = |act: &str| format!("{act}, by processes of {writes} writes");
         same(&ends.installed, &expected.installed, &killed("installed"));
         same(&ends.upgraded, &expected.upgraded, &killed("upgraded"));
         same(&ends.removed, &expected.removed, &killed("removed"));

@@ -13,6 +13,7 @@ use mesh_render::{
 use operator::{
     key::{Managed, ObjectRef},
     outcome::{Finalize, Happening, Outcome, Prune, Reconciler, Reconcilers},
+    reconcile,
     world::View,
 };
 use serde_json::{Value, json};
@@ -42,7 +43,7 @@ pub(crate) fn reconcilers() -> Reconcilers {
             reconcile: cni,
             finalize: Some(remove_cni),
         },
-        ..Reconcilers::default()
+        ..reconcile::reconcilers()
     }
 }
 
