@@ -279,7 +279,7 @@ mod tests {
         wanted["apiVersion"] = "v1".into();
         let held = |a: Value, b: Value| is_held(&wanted, &mk_live(&fields, &env(a, b)));
         let (path, cpu) = (json!({"fieldPath": "x"}), json!({"resource": "limits.cpu"}));
-        assert!(held(path.clone(), cpu.clone()));
+        assert!(held(path, cpu.clone()));
         let completed = json!({"apiVersion": "v1", "fieldPath": "x"});
         assert!(held(
             completed.clone(),
