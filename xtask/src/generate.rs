@@ -65,6 +65,7 @@ pub fn check(workspace: &Workspace) -> anyhow::Result<Vec<Violation>> {
     let known: BTreeSet<_> = files.iter().map(|(path, _)| path).collect();
     let mut left_over = workspace.files(manifests::CRDS)?;
     left_over.extend(workspace.files(components::COMPONENTS)?);
+    left_over.extend(workspace.files(manifests::OVERLAYS)?);
     left_over.retain(|path| !known.contains(path));
     let left_over = left_over
         .into_iter()
@@ -77,7 +78,7 @@ pub fn check(workspace: &Workspace) -> anyhow::Result<Vec<Violation>> {
 
 fn files(workspace: &Workspace) -> anyhow::Result<Vec<Generated>> {
     let mut files = vec![(PathBuf::from("lib/README.md"), crates(workspace)?)];
-    let rights = workspace.read(manifests::RIGHTS).unwrap_or_default();
+    let rights = workspace.read(manifests::RIGHTS)?;
     files.extend(manifests::files(env!("CARGO_PKG_VERSION"), &rights)?);
     files.extend(components::files()?);
     files.extend(reference::files()?);

@@ -4,7 +4,7 @@
 //! ```text
 //! crds/  operator/{namespace,rbac,deployment,metrics} ──▶ operator.yaml     for kubectl apply -f
 //! ambient/{namespaces,istio,istiocni,ztunnel}         ──▶ ambient.yaml
-//!                      └──────▶ overlays/<cluster>                          for kubectl apply -k
+//! overlays/<cluster>/mesh.yaml                            for kubectl apply -k
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -20,6 +20,9 @@ const ROOT: &str = "manifests";
 
 /// The folder of the CRDs, which holds nothing else.
 pub(super) const CRDS: &str = "manifests/crds";
+
+/// The folder of the variants, which holds nothing else.
+pub(super) const OVERLAYS: &str = "manifests/overlays";
 
 /// The rights of the operator, which the operator itself writes.
 pub(super) const RIGHTS: &str = "manifests/operator/rbac.yaml";
@@ -41,32 +44,20 @@ pub(super) fn files(version: &str, rights: &str) -> anyhow::Result<Vec<Generated
         ),
         ("operator/metrics.yaml", documents(&metrics())?),
     ];
-    let ambient = [
-        ("ambient/namespaces.yaml", documents(&mesh_namespaces())?),
-        ("ambient/istio.yaml", documents(&[istio()])?),
-        ("ambient/istiocni.yaml", documents(&[istiocni()])?),
-        ("ambient/ztunnel.yaml", documents(&[ztunnel()])?),
-    ];
-    let texts = |part: &[(&str, String)]| {
-        part.iter()
-            .map(|(_, text)| text.clone())
-            .collect::<Vec<_>>()
-    };
     // The namespace first, so that what is in it finds it; then the CRDs, so that they are served by the
     // time the operator runs.
-    let mut all = texts(&operator);
+    let mut all: Vec<_> = operator.iter().map(|(_, text)| text.clone()).collect();
     all.splice(1..1, crds.iter().map(|(_, text)| text.clone()));
     let mut files = vec![
         file("operator.yaml", joined(&all)),
-        file("ambient.yaml", joined(&texts(&ambient))),
+        file("ambient.yaml", documents(&VANILLA.mesh())?),
         kustomization("operator", &operator)?,
-        kustomization("ambient", &ambient)?,
         kustomization_of_crds(&crds)?,
     ];
-    for cluster in CLUSTERS {
-        files.push(overlay(cluster)?);
+    for cluster in &CLUSTERS {
+        files.extend(overlay(cluster)?);
     }
-    let parts = operator.into_iter().chain(ambient);
+    let parts = operator.into_iter();
     files.extend(
         parts
             .filter(|(name, _)| Path::new(ROOT).join(name) != Path::new(RIGHTS))
@@ -123,12 +114,14 @@ fn joined(texts: &[String]) -> String {
 }
 
 fn kustomization(folder: &str, files: &[(&str, String)]) -> anyhow::Result<Generated> {
-    let files = files.iter().filter(|(_, text)| !text.is_empty());
-    let names = files.filter_map(|(name, _)| name.strip_prefix(&format!("{folder}/")));
+    let prefix = format!("{folder}/");
+    let names = files
+        .iter()
+        .filter_map(|(name, _)| name.strip_prefix(&prefix));
     let names: Vec<_> = names.collect();
     Ok(file(
         &format!("{folder}/kustomization.yaml"),
-        kustomize(&names, &[])?,
+        kustomize(&names)?,
     ))
 }
 
@@ -137,19 +130,15 @@ fn kustomization_of_crds(crds: &[Generated]) -> anyhow::Result<Generated> {
         .iter()
         .filter_map(|(path, _)| path.file_name()?.to_str());
     let names: Vec<_> = names.collect();
-    Ok(file("crds/kustomization.yaml", kustomize(&names, &[])?))
+    Ok(file("crds/kustomization.yaml", kustomize(&names)?))
 }
 
-fn kustomize(resources: &[&str], patches: &[Value]) -> anyhow::Result<String> {
-    let mut kustomization = json!({
+fn kustomize(resources: &[&str]) -> anyhow::Result<String> {
+    documents(&[json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": resources,
-    });
-    if !patches.is_empty() {
-        kustomization["patches"] = json!(patches);
-    }
-    documents(&[kustomization])
+    })])
 }
 
 // --- the operator
@@ -268,46 +257,6 @@ fn mesh_namespaces() -> [Value; 3] {
     ]
 }
 
-fn resource(kind: &str, spec: &Value) -> Value {
-    json!({
-        "apiVersion": format!("{}/v1", mesh_api::sail::GROUP),
-        "kind": kind,
-        "metadata": { "name": "default" },
-        "spec": spec,
-    })
-}
-
-fn istio() -> Value {
-    resource(
-        "Istio",
-        &json!({
-            "version": mesh_api::sail::version::default_version(),
-            "namespace": "istio-system",
-            "profile": "ambient",
-            "updateStrategy": { "type": "InPlace" },
-        }),
-    )
-}
-
-fn istiocni() -> Value {
-    let version = mesh_api::sail::version::default_version();
-    resource(
-        "IstioCNI",
-        &json!({ "version": version, "namespace": "istio-cni", "profile": "ambient" }),
-    )
-}
-
-fn ztunnel() -> Value {
-    let version = mesh_api::sail::version::default_version();
-    let target = json!({ "kind": "Istio", "name": "default" });
-    resource(
-        "ZTunnel",
-        &json!({ "version": version, "namespace": "ztunnel", "targetRef": target }),
-    )
-}
-
-// --- clusters
-
 /// A kind of cluster, and what an ambient mesh has otherwise there.
 struct Cluster {
     name: &'static str,
@@ -315,63 +264,73 @@ struct Cluster {
     small: bool,
 }
 
-const CLUSTERS: &[Cluster] = &[
-    Cluster::on("openshift", "openshift"),
-    Cluster {
-        name: "vanilla",
-        platform: None,
-        small: false,
-    },
+const VANILLA: Cluster = Cluster {
+    name: "vanilla",
+    platform: None,
+    small: false,
+};
+
+const CLUSTERS: [Cluster; 5] = [
+    Cluster::on("openshift"),
+    VANILLA,
     Cluster {
         name: "kind",
-        platform: None,
         small: true,
+        ..VANILLA
     },
-    Cluster::on("k3s", "k3s"),
-    Cluster::on("gke", "gke"),
+    Cluster::on("k3s"),
+    Cluster::on("gke"),
 ];
 
+// === impl Cluster ===
+
 impl Cluster {
-    const fn on(name: &'static str, platform: &'static str) -> Self {
+    /// One whose name is that of the platform.
+    const fn on(platform: &'static str) -> Self {
         Self {
-            name,
+            name: platform,
             platform: Some(platform),
-            small: false,
+            ..VANILLA
         }
     }
 
-    fn patches(&self) -> Vec<Value> {
-        let mut patches = Vec::new();
+    fn mesh(&self) -> Vec<Value> {
+        let mut objects = mesh_namespaces().to_vec();
+        let strategy = json!({ "type": "InPlace" });
+        let istio = json!({ "namespace": "istio-system", "profile": "ambient", "updateStrategy": strategy });
+        objects.push(self.resource("Istio", "pilot", istio));
+        let cni = json!({ "namespace": "istio-cni", "profile": "ambient" });
+        objects.push(self.resource("IstioCNI", "cni", cni));
+        let target = json!({ "kind": "Istio", "name": "default" });
+        let ztunnel = json!({ "namespace": "ztunnel", "targetRef": target });
+        objects.push(self.resource("ZTunnel", "ztunnel", ztunnel));
+        objects
+    }
+
+    /// A resource, whose component is that part of the values.
+    fn resource(&self, kind: &str, component: &str, mut spec: Value) -> Value {
+        spec["version"] = json!(mesh_api::sail::version::default_version());
         if let Some(platform) = self.platform {
-            let values = json!({ "global": { "platform": platform } });
-            patches.extend(["Istio", "IstioCNI", "ZTunnel"].map(|kind| patch(kind, &values)));
+            spec["values"]["global"]["platform"] = json!(platform);
         }
         if self.small {
-            let requests = json!({ "requests": { "cpu": "50m", "memory": "128Mi" } });
-            patches.push(patch(
-                "Istio",
-                &json!({ "pilot": { "resources": requests } }),
-            ));
-            patches.push(patch(
-                "ZTunnel",
-                &json!({ "ztunnel": { "resources": requests } }),
-            ));
+            let requests = json!({ "cpu": "50m", "memory": "128Mi" });
+            spec["values"][component]["resources"]["requests"] = requests;
         }
-        patches
+        json!({
+            "apiVersion": format!("{}/v1", mesh_api::sail::GROUP),
+            "kind": kind,
+            "metadata": { "name": "default" },
+            "spec": spec,
+        })
     }
 }
 
-/// Sets values of a resource.
-fn patch(kind: &str, values: &Value) -> Value {
-    json!({ "target": { "kind": kind }, "patch": json!([
-        { "op": "add", "path": "/spec/values", "value": values },
-    ]).to_string() })
-}
-
-fn overlay(cluster: &Cluster) -> anyhow::Result<Generated> {
-    let text = kustomize(&["../../ambient"], &cluster.patches())?;
-    Ok(file(
-        &format!("overlays/{}/kustomization.yaml", cluster.name),
-        text,
-    ))
+/// Whole resources rather than patches, whose form differs between versions of kubectl.
+fn overlay(cluster: &Cluster) -> anyhow::Result<[Generated; 2]> {
+    let path = |name: &str| format!("overlays/{}/{name}", cluster.name);
+    Ok([
+        file(&path("mesh.yaml"), documents(&cluster.mesh())?),
+        file(&path("kustomization.yaml"), kustomize(&["mesh.yaml"])?),
+    ])
 }

@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// kubectl as the administrator of a cluster.
 pub(crate) struct Kubectl {
-    _server: ApiServer,
+    server: ApiServer,
     home: TempDir,
 }
 
@@ -31,20 +31,23 @@ impl Kubectl {
         let server = ApiServer::start(Options::default()).await.unwrap();
         let kubeconfig = server.kubeconfig(&User::admin()).unwrap();
         std::fs::write(home.path().join("kubeconfig"), kubeconfig).unwrap();
-        Self {
-            _server: server,
-            home,
-        }
+        Self { server, home }
     }
 
-    /// A cluster with the operator's manifests.
-    pub(crate) async fn with_operator() -> Self {
+    /// A cluster that has the CRDs already, which is quicker than to apply them.
+    pub(crate) async fn with_crds() -> Self {
         let kubectl = Self::start().await;
-        kubectl.say("apply -f manifests/operator.yaml").await;
+        let crds = [mesh_api::sail::crds(), mesh_api::crds()].concat();
+        kubectl.server.install_crds(crds).unwrap();
         kubectl
-            .say("wait --for=condition=Established --timeout=20s crd --all")
-            .await;
-        kubectl
+    }
+
+    /// The minor version of kubectl.
+    pub(crate) async fn minor(&self) -> u32 {
+        let version = self.say("version --client -o json").await;
+        let version: serde_json::Value = serde_json::from_str(&version).unwrap();
+        let minor = version["clientVersion"]["minor"].as_str().unwrap();
+        minor.trim_end_matches('+').parse().unwrap()
     }
 
     pub(crate) async fn run(&self, command: &str, input: &str) -> Said {
