@@ -289,4 +289,36 @@ fn what_is_applied_first_is_there_for_what_needs_it() {
     let first = |kind: &str| kinds.iter().position(|other| other == kind).unwrap();
     assert_eq!(first("Namespace"), 0);
     assert!(first("CustomResourceDefinition") < first("Deployment"));
+    assert!(first("ServiceAccount") < first("Deployment"));
+    assert!(first("ClusterRoleBinding") < first("Deployment"));
+}
+
+#[test]
+fn the_rights_are_those_of_the_account_that_the_operator_runs_as() {
+    let objects = operator();
+    let of = |kind: &str| {
+        objects
+            .iter()
+            .filter(move |object| object["kind"] == kind)
+            .collect::<Vec<_>>()
+    };
+    let account = &of("Deployment")[0]["spec"]["template"]["spec"]["serviceAccountName"];
+    assert_eq!(of("ServiceAccount")[0]["metadata"]["name"], *account);
+    for binding in [of("ClusterRoleBinding"), of("RoleBinding")].concat() {
+        assert_eq!(binding["subjects"][0]["name"], *account);
+        assert_eq!(
+            binding["subjects"][0]["namespace"],
+            of("Namespace")[0]["metadata"]["name"]
+        );
+    }
+    for role in [of("ClusterRole"), of("Role")].concat() {
+        let rights = role["rules"].to_string();
+        for word in ["\"*\"", "escalate", "\"bind\"", "impersonate"] {
+            assert!(
+                !rights.contains(word),
+                "{}: {word}",
+                role["metadata"]["name"]
+            );
+        }
+    }
 }
