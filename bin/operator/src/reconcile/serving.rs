@@ -7,8 +7,9 @@ use mesh_api::sail::{
     version::Number,
 };
 
-use super::refusal::Refusal;
+use super::{gates, refusal::Refusal};
 use crate::{
+    readiness,
     usage::{DEFAULT_REVISION, SERVING},
     world::View,
 };
@@ -96,10 +97,24 @@ pub(super) fn in_use(view: &View<'_>, revision: &IstioRevision) -> bool {
     };
     let serves = || {
         view.usage_of(SERVING).needs_serving()
-            && of_nodes(view).is_none_or(|serving| serving.metadata.name == revision.metadata.name)
+            && (of_nodes(view)
+                .is_none_or(|serving| serving.metadata.name == revision.metadata.name)
+                || still_serves(view, name))
     };
     let injects = || name == DEFAULT_REVISION && by_default(revision);
     view.usage_of(name).refers_to(name) || tagged() || pinned() || serves() || injects()
+}
+
+/// Whether node proxies may still talk to the revision although another one is to serve them: the ZTunnel
+/// has not gone over yet, or pods of an older rollout are left, of which it is not known whom they talk to.
+fn still_serves(view: &View<'_>, name: &str) -> bool {
+    let Some(ztunnel) = ztunnel(view) else {
+        return false;
+    };
+    let status = ztunnel.status.as_ref();
+    let live = view.live(&gates::ztunnel_workload(ztunnel));
+    status.is_some_and(|status| status.istio_revision == name)
+        || live.is_some_and(|live| !readiness::of_daemon_set(Some(&live.body)).uniform)
 }
 
 /// Whether the values ask for injection into every namespace.

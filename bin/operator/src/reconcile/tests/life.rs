@@ -1,5 +1,7 @@
 //! Installations, upgrades, ways back and removals of a whole mesh.
 
+use std::time::Duration;
+
 use mesh_api::sail::{Istio, IstioCNI, IstioRevision, ZTunnel};
 use serde_json::json;
 
@@ -197,6 +199,17 @@ fn a_new_revision_takes_the_nodes_over_when_it_is_ready() {
         "False/WaitingForControlPlane: ztunnel stays with revision default-v1-30-2 until revision \
          default-v1-30-3 is ready: Deployment istio-system/istiod-default-v1-30-3: there are no pods yet"
     );
+    // However long that takes, the old one stays; also while some nodes still use it.
+    let hour = Duration::from_secs(3600);
+    cluster.pass(hour);
+    cluster.settle();
+    cluster.roll_out_of("istiod", 3, 3);
+    cluster.settle();
+    cluster.roll_out_of("ztunnel", 1, 3);
+    cluster.settle();
+    cluster.pass(hour);
+    cluster.settle();
+    assert_eq!(cluster.world.revisions.len(), 2);
     cluster.run();
     assert_eq!(
         cluster.status::<ZTunnel>("default").istio_revision,
