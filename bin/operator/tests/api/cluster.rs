@@ -17,17 +17,20 @@ use kube::{
     client::Body,
 };
 use mesh_kube::{Backoff, queue::Pace};
+use mesh_render::Kind;
 use operator::{
     Patience,
     config::{Config, Listen, Log},
     outcome::Reconcilers,
     program::Running,
+    rights,
     world::Defaults,
 };
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use testkit_kube::{
+    auth::token::Wanted,
     server::{ApiServer, Options},
     store::GroupResource,
 };
@@ -119,6 +122,30 @@ impl Cluster {
             running: Box::pin(running).await.unwrap(),
             requests,
         }
+    }
+
+    /// A client with the operator's own rights and no others, such as they are printed.
+    pub(crate) async fn restricted(&self) -> Client {
+        for object in rights::objects(SYSTEM).unwrap() {
+            let kind = resource_of(object.kind);
+            let api = match &object.namespace {
+                Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &kind),
+                None => Api::all_with(self.client.clone(), &kind),
+            };
+            let (patch, params) = (
+                Patch::Apply(&object.body),
+                PatchParams::apply("test").force(),
+            );
+            let applied: Result<DynamicObject, _> = api.patch(&object.name, &params, &patch).await;
+            applied.unwrap();
+        }
+        let wanted = Wanted {
+            audiences: Vec::new(),
+            lifetime: jiff::SignedDuration::from_hours(1),
+            bound: None,
+        };
+        let token = self.server.token(SYSTEM, rights::NAME, &wanted).unwrap();
+        self.server.client_with_token(&token).await.unwrap()
     }
 
     pub(crate) async fn create_namespace(&self, name: &str) {
@@ -274,6 +301,16 @@ impl Cluster {
 /// The name under which the store keeps a kind.
 pub(crate) fn resource<K: Resource<DynamicType = ()>>() -> GroupResource {
     GroupResource::named(&K::group(&()), &K::plural(&()))
+}
+
+fn resource_of(kind: Kind) -> ApiResource {
+    ApiResource {
+        group: kind.group.to_owned(),
+        version: kind.version.to_owned(),
+        api_version: kind.api_version(),
+        kind: kind.kind.to_owned(),
+        plural: kind.plural.to_owned(),
+    }
 }
 
 /// An object without what differs from one run to the next.

@@ -10,7 +10,7 @@ use operator::reconcile;
 use serde_json::json;
 
 use super::{
-    cluster::{Cluster, Operator, SYSTEM},
+    cluster::{Cluster, Operator, SYSTEM, Start},
     kill,
     rollouts::Rollouts,
     toys::{NEEDED, reconcilers},
@@ -55,7 +55,12 @@ async fn writes_of(operator: &Operator, cluster: &Cluster) -> Vec<String> {
 async fn an_unchanged_mesh_is_not_written_to_also_after_a_restart() {
     let cluster = Cluster::start().await;
     let _rollouts = Rollouts::of(&cluster);
-    let first = cluster.operator(reconcile::reconcilers()).await;
+    let client = cluster.restricted().await;
+    let start = || Start {
+        client: Some(client.clone()),
+        ..Start::of(reconcile::reconcilers())
+    };
+    let first = cluster.operator_with(start()).await;
     kill::install(&cluster).await;
     settle(&cluster).await;
     let one = writes_of(&first, &cluster).await;
@@ -66,7 +71,7 @@ async fn an_unchanged_mesh_is_not_written_to_also_after_a_restart() {
     first.running.stop().await;
     let version = cluster.server.store().resource_version();
 
-    let second = cluster.operator(reconcile::reconcilers()).await;
+    let second = cluster.operator_with(start()).await;
     let one = writes_of(&second, &cluster).await;
     assert_eq!(
         one,

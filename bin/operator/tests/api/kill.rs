@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use kube::Client;
 use mesh_api::sail::{Istio, IstioCNI, IstioRevision, ZTunnel};
 use operator::reconcile::reconcilers;
 use serde_json::{Value, json};
@@ -23,6 +24,8 @@ struct Ends {
 /// An operator that is started again whenever it is killed.
 struct Immortal<'a> {
     cluster: &'a Cluster,
+    /// With the operator's rights alone.
+    client: &'a Client,
     /// How many writes each process lives for.
     writes: usize,
     current: Operator,
@@ -30,11 +33,12 @@ struct Immortal<'a> {
 }
 
 impl<'a> Immortal<'a> {
-    async fn start(cluster: &'a Cluster, writes: usize) -> Self {
+    async fn start(cluster: &'a Cluster, client: &'a Client, writes: usize) -> Self {
         Self {
             cluster,
+            client,
             writes,
-            current: start(cluster, writes).await,
+            current: start(cluster, client, writes).await,
             deaths: 0,
         }
     }
@@ -48,16 +52,17 @@ impl<'a> Immortal<'a> {
                 () = self.current.killed() => {}
             }
             self.deaths += 1;
-            let next = start(self.cluster, self.writes).await;
+            let next = start(self.cluster, self.client, self.writes).await;
             let dead = std::mem::replace(&mut self.current, next);
             dead.running.stop().await;
         }
     }
 }
 
-async fn start(cluster: &Cluster, limit: usize) -> Operator {
+async fn start(cluster: &Cluster, client: &Client, limit: usize) -> Operator {
     let start = Start {
         limit,
+        client: Some(client.clone()),
         ..Start::of(reconcilers())
     };
     cluster.operator_with(start).await
@@ -125,9 +130,9 @@ async fn remove(cluster: &Cluster) {
 }
 
 /// The whole life of a mesh, with processes that live for so many writes. Says how many died.
-async fn live(cluster: &Cluster, writes: usize) -> (Ends, usize) {
+async fn live(cluster: &Cluster, client: &Client, writes: usize) -> (Ends, usize) {
     let before = cluster.contents();
-    let mut operator = Immortal::start(cluster, writes).await;
+    let mut operator = Immortal::start(cluster, client, writes).await;
     operator.through(install(cluster)).await;
     let installed = cluster.contents();
     operator.through(upgrade(cluster)).await;
@@ -149,10 +154,11 @@ async fn operators_that_are_killed_after_every_write_bring_a_mesh_to_the_same_en
     // What is removed leaves nothing behind, so that one cluster serves for all lives.
     let cluster = Cluster::start().await;
     let _rollouts = Rollouts::of(&cluster);
-    let (expected, deaths) = live(&cluster, usize::MAX).await;
+    let client = cluster.restricted().await;
+    let (expected, deaths) = live(&cluster, &client, usize::MAX).await;
     assert_eq!(deaths, 0);
     for writes in [1, 4] {
-        let (ends, deaths) = live(&cluster, writes).await;
+        let (ends, deaths) = live(&cluster, &client, writes).await;
         assert!(deaths > 15, "{deaths}");
         let killed = |act: &str| format!("{act}, by processes of {writes} writes");
         same(&ends.installed, &expected.installed, &killed("installed"));
