@@ -335,7 +335,11 @@ impl Parts {
         let serving = http::serve(probes, routes, Limits::default(), tasks, drain);
         drop(self.background.spawn("probes", serving));
         if let Some(listener) = metrics {
-            let tls = Tls::new(self.config.listen.certificate.clone(), || None)?;
+            let store = self.store.clone();
+            let profile = move || {
+                store.read(|world| world.platform.as_ref().and_then(|found| found.tls.clone()))
+            };
+            let tls = Tls::new(self.config.listen.certificate.clone(), profile)?;
             let routes = Arc::new(secure::routes(Arc::new(registry), self.client.clone()));
             let (tasks, drain) = (self.background.clone(), self.drain.clone());
             let listener = (listener, tls);
