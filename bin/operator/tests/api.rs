@@ -17,6 +17,7 @@ mod api {
     mod owners;
     mod platform;
     mod rollouts;
+    mod size;
     mod toys;
     mod upgrades;
     mod walkthrough;
