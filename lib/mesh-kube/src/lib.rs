@@ -12,6 +12,7 @@ pub mod events;
 pub mod finalizer;
 pub mod lease;
 pub mod owned;
+pub mod quantity;
 pub mod queue;
 pub mod watch;
 

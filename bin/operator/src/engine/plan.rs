@@ -6,6 +6,7 @@ use mesh_api::sail::IGNORE_ANNOTATION;
 use mesh_kube::{
     apply::Manager,
     owned::{self, Owner, Step},
+    quantity,
 };
 use mesh_render::Object;
 use serde_json::Value;
@@ -110,24 +111,41 @@ impl Wanted {
     }
 }
 
-/// Says what the API server would say by itself in references that are owned as a whole. Without it such a
-/// reference would never be as it is wanted, and be applied again and again.
+/// Says what the API server would say by itself in references that are owned as a whole, and quantities as
+/// it stores them. Without it such a value would never be as it is wanted, and be applied again and again.
 fn complete(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            for (name, default) in [
-                ("fieldRef", ("apiVersion", "v1")),
-                ("resourceFieldRef", ("divisor", "0")),
-            ] {
-                if let Some(Value::Object(reference)) = fields.get_mut(name) {
-                    let entry = reference.entry(default.0);
-                    entry.or_insert_with(|| default.1.into());
+            for (name, field) in fields.iter_mut() {
+                match name.as_str() {
+                    "fieldRef" => default(field, "apiVersion", "v1"),
+                    "resourceFieldRef" => default(field, "divisor", "0"),
+                    "limits" | "requests" | "hard" => {
+                        let amounts = field.as_object_mut().into_iter().flatten();
+                        amounts.for_each(|(_, amount)| store_quantity(amount));
+                    }
+                    "sizeLimit" | "divisor" | "averageValue" => store_quantity(field),
+                    _ => {}
                 }
+                complete(field);
             }
-            fields.values_mut().for_each(complete);
         }
         Value::Array(elements) => elements.iter_mut().for_each(complete),
         _ => {}
+    }
+}
+
+fn default(reference: &mut Value, name: &str, value: &str) {
+    if let Value::Object(fields) = reference {
+        let entry = fields.entry(name);
+        entry.or_insert_with(|| value.into());
+    }
+}
+
+fn store_quantity(amount: &mut Value) {
+    let stored = amount.as_str().and_then(quantity::canonical);
+    if let Some(stored) = stored {
+        *amount = stored.into();
     }
 }
 
@@ -192,6 +210,21 @@ mod tests {
             {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1"}}},
             {"name": "MEMORY", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "0"}}},
         ]});
+        assert_eq!(body, expected);
+    }
+    #[test]
+    fn quantities_are_wanted_as_the_server_stores_them() {
+        let mut body = json!({
+            "resources": {"requests": {"cpu": "0.5", "memory": "2048Mi"}, "limits": {"memory": "x"}},
+            "emptyDir": {"sizeLimit": "1024Ki"},
+            "data": {"memory": "2048Mi"},
+        });
+        complete(&mut body);
+        let expected = json!({
+            "resources": {"requests": {"cpu": "500m", "memory": "2Gi"}, "limits": {"memory": "x"}},
+            "emptyDir": {"sizeLimit": "1Mi"},
+            "data": {"memory": "2048Mi"},
+        });
         assert_eq!(body, expected);
     }
 }
