@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+use mesh_api::sail::OPERATOR;
 use mesh_kube::queue::Pace;
 use mesh_render::PlatformKind;
 use mesh_runtime::environment::{self, Environment};
@@ -168,7 +169,7 @@ const PROPERTIES: &str = "/etc/sail-operator/config.properties";
 impl Config {
     /// The configuration that flags and environment ask for. A flag wins over a variable.
     pub fn try_new(flags: &Flags, env: &Environment) -> Result<Self, Error> {
-        let namespace = env.filled("POD_NAMESPACE").unwrap_or("sail-operator");
+        let namespace = env.filled("POD_NAMESPACE").unwrap_or(OPERATOR);
         Ok(Self {
             pod: pod_name(env),
             defaults: Defaults {

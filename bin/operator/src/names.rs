@@ -1,7 +1,7 @@
 //! Names that the operator puts on what it makes.
 
 /// The operator's field manager, and the value of [`MANAGED_BY`] on what it makes.
-pub const MANAGER: &str = "lateen-operator";
+pub const MANAGER: &str = mesh_api::sail::OPERATOR;
 
 /// Kubernetes' label for what manages an object. Only objects that carry it with [`MANAGER`] are watched.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";

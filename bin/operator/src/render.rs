@@ -11,8 +11,7 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_api::sail::{
-    Istio, IstioCNI, IstioRevision, IstioRevisionTag, TargetReference, UpdateStrategyType, Values,
-    ZTunnel, version,
+    Istio, IstioCNI, IstioRevision, IstioRevisionTag, TargetReference, Values, ZTunnel, version,
 };
 use mesh_render::{
     Platform, Rendered, Settings, cni,
@@ -20,7 +19,7 @@ use mesh_render::{
     ztunnel,
 };
 
-use crate::args::Rendering;
+use crate::{args::Rendering, reconcile::istio::active_name};
 
 mod read;
 
@@ -253,7 +252,7 @@ impl Input {
 
 impl Control {
     fn of_istio(istio: &Istio) -> Self {
-        let (spec, name) = (&istio.spec, revision_name(istio));
+        let (spec, name) = (&istio.spec, active_name(istio));
         let profile = spec.profile.as_deref();
         Self {
             version: spec.version.clone(),
@@ -278,18 +277,6 @@ impl Control {
             name: &self.name,
             namespace: &self.namespace,
             values: &self.values,
-        }
-    }
-}
-
-/// The name of the revision that an Istio makes.
-fn revision_name(istio: &Istio) -> String {
-    let name = name_of(&istio.metadata);
-    let strategy = istio.spec.update_strategy.as_ref();
-    match strategy.map(|strategy| strategy.type_).unwrap_or_default() {
-        UpdateStrategyType::InPlace => name,
-        UpdateStrategyType::RevisionBased => {
-            format!("{name}-{}", istio.spec.version.replace('.', "-"))
         }
     }
 }

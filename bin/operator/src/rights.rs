@@ -26,6 +26,7 @@ use crate::{
     args,
     key::Managed,
     names::{LOCK, MANAGER},
+    platform,
     render::Output,
 };
 
@@ -111,7 +112,7 @@ fn cluster() -> Result<Grants, Error> {
     grants.add(own_resources());
     grants.add(KINDS.iter().flat_map(|kind| made(*kind)));
     grants.add(seen());
-    grants.add(cluster_facts());
+    grants.add(platform::read::rights());
     let granted = granted(&everything(&json!({}))?);
     grants.merge(granted);
     grants.simplify();
@@ -164,22 +165,6 @@ fn seen() -> Vec<PolicyRule> {
             &["create"],
         ),
         rule("", &["events"], &["create", "patch"]),
-    ]
-}
-
-/// What kind of cluster it is, and who else is there.
-fn cluster_facts() -> Vec<PolicyRule> {
-    const CONFIG: &str = "config.openshift.io";
-    let maps = ["microshift-version", "cilium-config"];
-    vec![
-        rule("", &["nodes"], &["list"]),
-        named("", "configmaps", &maps, &["get"]),
-        rule("apps", &["deployments", "daemonsets"], &["list"]),
-        named(CONFIG, "apiservers", &["cluster"], READ),
-        named(CONFIG, "clusterversions", &["version"], &["get"]),
-        named(CONFIG, "infrastructures", &["cluster"], &["get"]),
-        named("operator.openshift.io", "networks", &["cluster"], READ),
-        rule("maistra.io", &["servicemeshcontrolplanes"], &["list"]),
     ]
 }
 

@@ -1,6 +1,9 @@
-use mesh_api::openshift::{
-    APIServerSpec, CustomTlsProfile, DefaultNetwork, GatewayConfig, NetworkSpec, OVN_KUBERNETES,
-    OvnKubernetesConfig, TlsSecurityProfile,
+use mesh_api::{
+    openshift::{
+        APIServerSpec, CustomTlsProfile, DefaultNetwork, GatewayConfig, NetworkSpec,
+        OVN_KUBERNETES, OvnKubernetesConfig, TlsSecurityProfile,
+    },
+    sail::condition::{self, PLATFORM_SUPPORTED},
 };
 
 use super::{
@@ -352,5 +355,19 @@ fn every_reason_is_one_word_in_pascal_case() {
     for reason in Reason::ALL {
         let name = reason.as_str();
         assert!(name.chars().all(char::is_alphanumeric) && name.starts_with(char::is_uppercase));
+    }
+}
+
+#[test]
+fn every_reason_is_in_the_vocabulary_of_the_kinds_that_show_it() {
+    let serious = Reason::ALL.iter();
+    let serious = serious.filter(|reason| reason.gravity() != Gravity::Advice);
+    let serious: BTreeSet<_> = serious.map(|reason| reason.as_str()).collect();
+    for kind in ["Istio", "IstioCNI", "ZTunnel"] {
+        let mut meanings = condition::conditions_of(kind).iter();
+        let meaning = meanings.find(|meaning| meaning.type_ == PLATFORM_SUPPORTED);
+        let reasons = meaning.unwrap().reasons.iter();
+        let documented: BTreeSet<_> = reasons.map(|(name, _)| *name).collect();
+        assert_eq!(documented, serious, "{kind}");
     }
 }

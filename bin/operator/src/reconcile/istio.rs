@@ -105,7 +105,7 @@ fn accepted(view: &View<'_>, active: &Active, revisions: RevisionSummary) -> Ist
 
 /// The name of the revision: that of the Istio, or one that goes with the version as it was written. An
 /// alias keeps its name when it comes to mean another release.
-fn active_name(istio: &Istio) -> String {
+pub(crate) fn active_name(istio: &Istio) -> String {
     let name = istio.metadata.name.clone().unwrap_or_default();
     match strategy(istio) {
         UpdateStrategyType::InPlace => name,
