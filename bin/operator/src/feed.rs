@@ -7,7 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Resource, api::DynamicObject, core::PartialObjectMeta};
-use mesh_api::gateway::Gateway;
+use mesh_api::{gateway::Gateway, sail::GROUP};
 use mesh_kube::{
     owned::Owner,
     watch::{Event, Index, Invalid, ObjectKey, State},
@@ -114,13 +114,7 @@ impl Index<DynamicObject> for Objects {
                         let Ok(body) = serde_json::to_value(live) else {
                             continue;
                         };
-                        let object = self.object(key);
-                        let owner = world.owned.get(&object).and_then(owner_of);
-                        let live = Live { body };
-                        let news = [owner, owner_of(&live)];
-                        if world.owned.insert(object.clone(), live) {
-                            concerns(object, news, changes);
-                        }
+                        learn(world, self.object(key), Live { body }, changes);
                     }
                     Event::Delete(key) => {
                         let object = self.object(key);
@@ -135,8 +129,33 @@ impl Index<DynamicObject> for Objects {
     }
 }
 
+/// An object with our label exists in this form. Anybody can write a label: what no resource of ours
+/// controls is not kept, however much of it there is.
+fn learn(world: &mut World, object: ObjectRef, live: Live, changes: &mut Changes) {
+    let known = world.owned.get(&object);
+    let news = [known.and_then(owner_of), owner_of(&live)];
+    if is_controlled(&live) {
+        if world.owned.insert(object.clone(), live) {
+            concerns(object, news, changes);
+        }
+    } else if known.and_then(Live::version) <= live.version() {
+        world.owned.remove(&object);
+        concerns(object, news, changes);
+    }
+}
+
 fn owner_of(live: &Live) -> Option<Owner> {
     Owner::of(&live.body)
+}
+
+/// Whether a resource of ours controls it, or is said to.
+fn is_controlled(live: &Live) -> bool {
+    let Some(owner) = owner_of(live) else {
+        return false;
+    };
+    let group = owner.api_version.split_once('/').map(|(group, _)| group);
+    let mut kinds = Managed::ALL.into_iter();
+    group == Some(GROUP) && kinds.any(|kind| kind.kind().kind == owner.kind)
 }
 
 /// Wakes who owns the object, who owned it, and who has asked about it.
@@ -270,4 +289,43 @@ impl Index<ComponentPod> for Components {
 fn unreadable(kind: &str, invalid: &Invalid) {
     let Invalid { key, reason } = invalid;
     tracing::warn!(kind, object = %key, reason, "object cannot be read");
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_render::object::CONFIG_MAP;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn mk_live(version: &str, owners: &Value) -> Live {
+        let metadata = json!({"resourceVersion": version, "ownerReferences": owners});
+        Live {
+            body: json!({"metadata": metadata}),
+        }
+    }
+
+    fn mk_owner(api_version: &str, kind: &str) -> Value {
+        json!([{
+            "apiVersion": api_version, "kind": kind, "name": "default", "uid": "u", "controller": true,
+        }])
+    }
+
+    #[test]
+    fn what_is_labelled_as_ours_and_is_not_controlled_by_us_is_not_kept() {
+        let object = ObjectRef::namespaced(CONFIG_MAP, "shop", "x");
+        let (ours, mut world) = (mk_owner("sailoperator.io/v1", "IstioCNI"), World::default());
+        let mut see = |version: &str, owners: &Value| {
+            let (live, mut changes) = (mk_live(version, owners), Changes::default());
+            learn(&mut world, object.clone(), live, &mut changes);
+            world.owned.get(&object).is_some()
+        };
+        assert!(!see("1", &Value::Null));
+        assert!(!see("2", &mk_owner("v1", "ConfigMap")));
+        assert!(!see("3", &mk_owner("example.com/v1", "IstioCNI")));
+        assert!(see("5", &ours));
+        // From before it was taken over.
+        assert!(see("4", &Value::Null));
+        assert!(!see("6", &Value::Null));
+    }
 }

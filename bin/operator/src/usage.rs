@@ -31,6 +31,9 @@ const INJECTION: &str = "istio-injection";
 /// Whether a pod asks for a sidecar.
 const INJECT: &str = "sidecar.istio.io/inject";
 
+/// Most bytes of a name in Kubernetes.
+const LONGEST_NAME: usize = 253;
+
 /// How many pods and namespaces are named where there are many.
 const NAMED: usize = 3;
 
@@ -427,6 +430,9 @@ fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     meta.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
+/// Nothing has a name that is longer than names can be. An annotation can be 256 KiB, and whoever may create
+/// pods can write many.
 fn name(text: Option<&str>) -> Option<Arc<str>> {
-    text.filter(|text| !text.is_empty()).map(Arc::from)
+    let text = text.filter(|text| (1..=LONGEST_NAME).contains(&text.len()));
+    text.map(Arc::from)
 }

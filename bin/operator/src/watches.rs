@@ -48,6 +48,9 @@ const ALIVE: &str = "status.phase!=Succeeded,status.phase!=Failed";
 /// Objects of a page where there are many: memory for objects on their way.
 const PAGE: u32 = 250;
 
+/// Objects of a page of those that are ours. Anybody can give our label to objects of a megabyte each.
+const FEW: u32 = 20;
+
 // === impl Watches ===
 
 impl Watches {
@@ -143,6 +146,7 @@ impl Watches {
         };
         let options = Options {
             labels: Some(format!("{MANAGED_BY}={MANAGER}")),
+            page: FEW,
             ..Options::default()
         };
         self.states.push((kind.plural.to_owned(), receiver));

@@ -244,3 +244,14 @@ fn tell(usage: &mut Usage, kind: u8, namespace: &str, name: &str, says: Option<&
         (_, None) => usage.delete_gateway(namespace, name),
     };
 }
+
+#[test]
+fn a_text_that_no_revision_can_be_named_by_is_not_kept() {
+    let longest = format!("@istio.io/rev={}", "a".repeat(LONGEST_NAME));
+    assert_eq!(referred(&[], &[&longest]).len(), 1);
+    let hostile = format!("@istio.io/rev={}", "a".repeat(256 * 1024));
+    assert_eq!(referred(&[], &[&hostile]), Vec::<String>::new());
+    let mut usage = Usage::default();
+    usage.apply_pod(&meta(Some("shop"), "web", &[&hostile]));
+    assert!(usage.namespaces.is_empty());
+}
