@@ -120,10 +120,11 @@ impl Writer {
         let sent = self
             .send("deleting", object, api.delete(&object.name, &params))
             .await;
+        // A conflict may be a later object of the same name, of which the watch tells until the next attempt.
         let gone = matches!(
             &sent,
             Err(Failure::Request {
-                fault: Fault::Missing | Fault::Conflict,
+                fault: Fault::Missing,
                 ..
             })
         );
@@ -183,7 +184,7 @@ impl Writer {
         match sent {
             Ok(_) => Ok(true),
             // It is gone, and its status with it.
-            Err(error) if matches!(error.fault(), Fault::Missing | Fault::Conflict) => Ok(false),
+            Err(error) if error.fault() == Fault::Missing => Ok(false),
             Err(error) => Err(Failure::Request {
                 doing: "writing the status of",
                 object: name_of(of).to_string(),
@@ -289,5 +290,58 @@ impl ObjectRef {
 impl Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::client::Body;
+    use mesh_render::object::CONFIG_MAP;
+    use prometheus_client::registry::Registry;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::store::Store;
+
+    /// A writer for a server that never answers, and the requests that reach it.
+    fn mk_writer(leads: news::Receiver<bool>) -> (Writer, mpsc::UnboundedReceiver<String>) {
+        let (sent, requests) = mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let known = sent.send(request.uri().path().to_owned());
+            async move {
+                known?;
+                std::future::pending::<()>().await;
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Response::new(Body::empty()))
+            }
+        });
+        let store = Store::new(mesh_kube::queue::Pace::default());
+        let writer = Writer {
+            client: Client::new(service, "default"),
+            leads,
+            metrics: Metrics::register(&mut Registry::default(), &store),
+        };
+        (writer, requests)
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_is_deposed_in_the_middle_of_a_request_asks_for_nothing_more() {
+        let (leads, receiver) = news::channel(true);
+        let (writer, mut requests) = mk_writer(receiver);
+        let doomed = Doomed {
+            object: ObjectRef::namespaced(CONFIG_MAP, "shop", "x"),
+            uid: "u".to_owned(),
+        };
+        let deposed = async {
+            assert!(requests.recv().await.is_some());
+            leads.send_replace(false);
+        };
+        let (ended, ()) = tokio::join!(writer.delete(&doomed), deposed);
+        assert_eq!(ended, Err(Failure::NotLeading));
+        assert_eq!(writer.delete(&doomed).await, Err(Failure::NotLeading));
+        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}});
+        let applied = writer.apply(&doomed.object, &body).await;
+        assert_eq!(applied, Err(Failure::NotLeading));
+        assert!(requests.try_recv().is_err());
     }
 }
