@@ -105,7 +105,7 @@ fn crates(workspace: &Workspace) -> anyhow::Result<String> {
         "# Shared crates\n\n\
          <!-- Written by `cargo xtask gen` from each crate's description and the layers in Cargo.toml. -->\n\n\
          A crate uses only crates of a lower rank, and of those only the ones listed; testkits (`t`) are\n\
-         used by tests and by `lab`.\n\n\
+         used by tests, `bench` and `lab`.\n\n\
          | rank | crate | what it is | may use |\n|---|---|---|---|\n",
     );
     for (rank, name, description, uses) in rows {

@@ -44,7 +44,7 @@ enum Rank {
 }
 
 /// Crates that are test programs themselves.
-const TESTKIT_USERS: [&str; 1] = ["lab"];
+const TESTKIT_USERS: [&str; 2] = ["bench", "lab"];
 
 /// The violations of the real workspace.
 pub fn check(workspace: &Workspace) -> anyhow::Result<Vec<Violation>> {

@@ -1,7 +1,14 @@
 //! What is measured, and how two measurements are compared.
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
+use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
 /// Figures by name, with the unit at the end of the name. Smaller is better in all of them.
@@ -10,7 +17,21 @@ pub(crate) struct Figures(BTreeMap<String, f64>);
 
 /// Several runs of one program.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Runs(Vec<Figures>);
+struct Runs(Vec<Figures>);
+
+/// How often to measure, and what to compare with.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Repeat {
+    /// How often to measure; the middle is shown.
+    #[arg(long, default_value_t = 1)]
+    runs: u32,
+    /// An earlier build of this program to compare with.
+    #[arg(long)]
+    baseline: Option<PathBuf>,
+    /// Print one run's figures as JSON.
+    #[arg(long, hide = true)]
+    pub(crate) json: bool,
+}
 
 // === impl Figures ===
 
@@ -22,12 +43,53 @@ impl Figures {
     pub(crate) fn time(&mut self, name: &str, time: Duration) {
         self.set(&format!("{name}, ms"), time.as_secs_f64() * 1e3);
     }
+
+    /// As other processes of this program read them.
+    pub(crate) fn json(&self) -> serde_json::Result<String> {
+        serde_json::to_string(self)
+    }
+}
+
+// === impl Repeat ===
+
+impl Repeat {
+    /// Measures by the words of a command line, in turn with the baseline if there is one.
+    pub(crate) fn table(&self, command: &str) -> anyhow::Result<String> {
+        let this = std::env::current_exe()?;
+        let (mut ours, mut theirs) = (Runs::default(), Runs::default());
+        for _ in 0..self.runs.max(1) {
+            ours.push(in_process_of_its_own(&this, command)?);
+            if let Some(baseline) = &self.baseline {
+                theirs.push(in_process_of_its_own(baseline, command)?);
+            }
+        }
+        Ok(match self.baseline {
+            Some(_) => ours.against(&theirs),
+            None => ours.table(),
+        })
+    }
+}
+
+/// Memory of earlier runs must not be counted.
+fn in_process_of_its_own(program: &Path, command: &str) -> anyhow::Result<Figures> {
+    let output = Command::new(program)
+        .args(command.split(' '))
+        .arg("--json")
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("run {}", program.display()))?;
+    ensure!(
+        output.status.success(),
+        "`{} {command}` failed",
+        program.display()
+    );
+    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 // === impl Runs ===
 
 impl Runs {
-    pub(crate) fn push(&mut self, figures: Figures) {
+    fn push(&mut self, figures: Figures) {
         self.0.push(figures);
     }
 
@@ -42,7 +104,7 @@ impl Runs {
     }
 
     /// A table of medians.
-    pub(crate) fn table(&self) -> String {
+    fn table(&self) -> String {
         let mut table = String::new();
         for name in self.names() {
             let value = self.median(name).unwrap_or(f64::NAN);
@@ -53,7 +115,7 @@ impl Runs {
     }
 
     /// A table of medians of two programs, with their ratio.
-    pub(crate) fn against(&self, baseline: &Self) -> String {
+    fn against(&self, baseline: &Self) -> String {
         let mut table = format!(
             "{:<52} {:>12} {:>12} {:>7}\n",
             "", "this", "baseline", "ratio"

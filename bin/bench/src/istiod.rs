@@ -4,7 +4,7 @@
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -24,8 +24,9 @@ use nix::sys::{
 use tokio::{net::TcpListener, runtime::Runtime};
 
 use crate::{
-    figures::{Figures, Runs, median},
+    figures::{Figures, Repeat, median},
     mesh::{self, Size},
+    process::{self, mib},
     proxies::{self, RETURNED, SYNCED, Seen},
 };
 
@@ -43,15 +44,8 @@ pub(crate) struct Arguments {
     /// Time between two changes, in milliseconds.
     #[arg(long, default_value_t = 100)]
     pause: u64,
-    /// How often to measure; the middle is shown.
-    #[arg(long, default_value_t = 1)]
-    runs: u32,
-    /// An earlier build of this program to compare with.
-    #[arg(long)]
-    baseline: Option<PathBuf>,
-    /// Print one run's figures as JSON.
-    #[arg(long, hide = true)]
-    json: bool,
+    #[command(flatten)]
+    repeat: Repeat,
 }
 
 /// The name on the server's certificate.
@@ -79,59 +73,29 @@ struct Phase {
 /// Measures, or has it measured in processes of their own, and prints.
 #[expect(clippy::print_stdout, reason = "the answer")]
 pub(crate) fn run(arguments: &Arguments, runtime: &Runtime) -> anyhow::Result<()> {
-    if arguments.json {
-        let figures = measure(arguments, runtime)?;
-        println!("{}", serde_json::to_string(&figures)?);
+    if arguments.repeat.json {
+        println!("{}", measure(arguments, runtime)?.json()?);
         return Ok(());
     }
-    let this = std::env::current_exe()?;
-    let (mut ours, mut theirs) = (Runs::default(), Runs::default());
-    for _ in 0..arguments.runs.max(1) {
-        ours.push(in_process_of_its_own(&this, arguments)?);
-        if let Some(baseline) = &arguments.baseline {
-            theirs.push(in_process_of_its_own(baseline, arguments)?);
-        }
-    }
-    let Size {
-        pods,
-        services,
-        nodes,
-        ..
-    } = arguments.size;
-    println!(
-        "{pods} pods, {services} services, {nodes} nodes, {} proxies",
-        arguments.proxies
-    );
-    match arguments.baseline {
-        Some(_) => print!("{}", ours.against(&theirs)),
-        None => print!("{}", ours.table()),
-    }
-    Ok(())
-}
-
-/// Memory of earlier runs must not be counted.
-fn in_process_of_its_own(program: &Path, arguments: &Arguments) -> anyhow::Result<Figures> {
     let Arguments {
         size,
         proxies,
         changes,
         pause,
-        ..
+        repeat,
     } = arguments;
-    let output = Command::new(program)
-        .args(["istiod", "--json"])
-        .args(["--pods", &size.pods.to_string()])
-        .args(["--services", &size.services.to_string()])
-        .args(["--namespaces", &size.namespaces.to_string()])
-        .args(["--nodes", &size.nodes.to_string()])
-        .args(["--proxies", &proxies.to_string()])
-        .args(["--changes", &changes.to_string()])
-        .args(["--pause", &pause.to_string()])
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("run {}", program.display()))?;
-    ensure!(output.status.success(), "{} failed", program.display());
-    Ok(serde_json::from_slice(&output.stdout)?)
+    let command = format!(
+        "istiod --pods {} --services {} --namespaces {} --nodes {} \
+         --proxies {proxies} --changes {changes} --pause {pause}",
+        size.pods, size.services, size.namespaces, size.nodes,
+    );
+    let table = repeat.table(&command)?;
+    println!(
+        "{} pods, {} services, {} nodes, {proxies} proxies",
+        size.pods, size.services, size.nodes
+    );
+    print!("{table}");
+    Ok(())
 }
 
 fn measure(arguments: &Arguments, runtime: &Runtime) -> anyhow::Result<Figures> {
@@ -383,18 +347,7 @@ fn resident() -> anyhow::Result<u64> {
 }
 
 fn memory(field: &str) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kib: u64 = number.context("no such memory")?.trim().parse()?;
-    Ok(kib * 1024)
-}
-
-fn mib(bytes: u64) -> f64 {
-    // Exact up to 2^53 bytes.
-    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-    let bytes = bytes as f64;
-    bytes / f64::from(1 << 20)
+    process::memory("self", field)
 }
 
 fn milliseconds(nanoseconds: u64) -> f64 {

@@ -1,4 +1,4 @@
-//! Benchmarks of whole parts: `bench istiod`. Run by `hack/bench`, built with optimisation.
+//! Benchmarks of whole parts: `bench istiod`, `bench operator`. Run by `hack/bench`, built with optimisation.
 //!
 //! A figure alone says little on a machine that is shared; with `--baseline PROGRAM`, an earlier build
 //! of this program, both are run in turn and the ratios are shown.
@@ -8,6 +8,8 @@ use clap::{Parser, Subcommand};
 mod figures;
 mod istiod;
 mod mesh;
+mod operator;
+mod process;
 mod proxies;
 
 /// Benchmarks of whole parts.
@@ -22,17 +24,28 @@ struct Cli {
 enum Command {
     /// The control plane: a large mesh in memory, and one change on its way to many proxies.
     Istiod(istiod::Arguments),
+    /// The operator: a mesh installed in a large cluster, and what it costs when nothing is to be done.
+    Operator(operator::Arguments),
+    /// The operator of a benchmark, which starts it by itself.
+    #[command(hide = true)]
+    OperatorProcess(Box<::operator::args::Flags>),
     /// The proxies of a benchmark, which starts them by itself.
     #[command(hide = true)]
     Proxies(proxies::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
     match Cli::parse().command {
-        Command::Istiod(arguments) => istiod::run(&arguments, &runtime),
-        Command::Proxies(arguments) => runtime.block_on(proxies::run(arguments)),
+        Command::Istiod(arguments) => istiod::run(&arguments, &runtime()?),
+        Command::Operator(arguments) => operator::run(&arguments),
+        // It brings its own threads; others would be counted as its memory.
+        Command::OperatorProcess(flags) => operator::program::run(&flags),
+        Command::Proxies(arguments) => runtime()?.block_on(proxies::run(arguments)),
     }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
 }
