@@ -113,7 +113,7 @@ pub struct Flags {
     /// Address of /healthz and /readyz [default: :8081].
     #[arg(long, value_name = "ADDRESS")]
     health_probe_bind_address: Option<String>,
-    /// File with properties images.<version>.<component>=<image> [default:
+    /// File with properties such as images.v1_30_3.ztunnel=IMAGE [default:
     /// /etc/sail-operator/config.properties, if it exists].
     #[arg(long, value_name = "FILE")]
     config_file: Option<PathBuf>,

@@ -6,9 +6,9 @@
 //! ```
 //!
 //! All of them are made alike. What is wrong with the resource, its namespace or the versions beside it
-//! ends in a [`Refusal`](refusal::Refusal): it becomes the condition `Reconciled` and an Event, and what
-//! runs stays as it is. Otherwise objects are rendered and applied, and what they have become is read back
-//! into the other conditions.
+//! ends in a refusal: it becomes the condition `Reconciled` and an Event, and what runs stays as it is.
+//! Otherwise objects are rendered and applied, and what they have become is read back into the other
+//! conditions.
 
 use crate::outcome::{Reconciler, Reconcilers};
 

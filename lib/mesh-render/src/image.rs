@@ -76,7 +76,7 @@ impl Image {
             image.reference.push('-');
             image.reference.push_str(variant);
         }
-        Ok(image)
+        image.checked()
     }
 
     /// Whose image it is: as the values say, or by where it lies.
@@ -94,11 +94,38 @@ impl Image {
             None if istios() => Distribution::Istio,
             None => Distribution::Lateen,
         };
-        Ok(Self {
+        Self {
             reference,
             distribution,
+        }
+        .checked()
+    }
+
+    /// Refuses here what a kubelet would refuse pod by pod.
+    fn checked(self) -> Result<Self, Error> {
+        if is_reference(&self.reference) {
+            return Ok(self);
+        }
+        Err(Error::Value {
+            path: "image, hub, tag or variant".to_owned(),
+            problem: format!("`{}` is not the reference of an image", self.reference),
         })
     }
+}
+
+/// Longest reference that is taken: a name of 255 bytes, a tag of 128 and a digest, which is what registries
+/// take.
+const LONGEST: usize = 512;
+
+/// Whether `text` can be the reference of an image.
+fn is_reference(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-:/@".contains(c);
+    let ends = |c: char| c.is_ascii_alphanumeric();
+    text.len() <= LONGEST
+        && text.chars().all(allowed)
+        && text.starts_with(ends)
+        && text.ends_with(ends)
+        && !text.contains("//")
 }
 
 /// Registry and path of a whole reference.
@@ -128,6 +155,24 @@ mod tests {
             ..Wanted::default()
         };
         assert_eq!(choose(wanted).0, OURS);
+    }
+
+    #[test]
+    fn what_is_no_reference_of_an_image_is_refused() {
+        for image in [
+            "a b",
+            "a\nb",
+            "registry.example//x",
+            "-x",
+            "registry.example/x:",
+        ] {
+            let wanted = Wanted {
+                image: Some(image),
+                ..Wanted::default()
+            };
+            let refused = Image::choose(wanted, OURS, "pilot", "1.30.3");
+            assert!(refused.is_err(), "{image:?} became {refused:?}");
+        }
     }
 
     #[test]
