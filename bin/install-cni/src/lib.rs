@@ -1,0 +1,6 @@
+//! The CNI node agent: puts the node's pods in the mesh, keeps them there, and installs the plugin.
+//!
+//! What is enrolled is read from the kernel and compared with what should be, again and again; nothing
+//! else is memory. The parts know each other by the traits of [`parts`].
+
+pub mod parts;

@@ -1,0 +1,3 @@
+//! The CNI node agent.
+
+fn main() {}
