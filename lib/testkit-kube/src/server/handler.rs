@@ -75,12 +75,12 @@ async fn serve(
         .cluster
         .registry
         .find(&at.group, &at.version, &at.plural);
-    // A list of the one object of a name is allowed to whoever may list that one.
-    let selected = match &resource {
-        Some(resource) if matches!(verb, "list" | "watch" | "deletecollection") => {
-            read::selector(resource, &query)?.name().map(str::to_owned)
-        }
-        _ => None,
+    // A list of the one object of a name is allowed to whoever may list that one, of a kind that there is
+    // not as of any other: what is asked for is judged before it is looked for.
+    let selected = if matches!(verb, "list" | "watch" | "deletecollection") {
+        read::selected_name(resource.as_deref(), &query)?
+    } else {
+        None
     };
     authorize(shared, &user, verb, &at, selected.as_deref())?;
     let resource = resource.ok_or_else(|| unknown(shared, &at))?;

@@ -184,6 +184,20 @@ pub(super) fn selector(resource: &Resource, query: &Query) -> Result<Selector, S
     .map_err(|error| Status::bad_request(error.to_string()))
 }
 
+/// The one name that a query selects. A selector of a kind that is not known may select nothing else.
+pub(super) fn selected_name(
+    resource: Option<&Resource>,
+    query: &Query,
+) -> Result<Option<String>, Status> {
+    let Some(resource) = resource else {
+        let fields = query.text("fieldSelector");
+        let name = fields.strip_prefix("metadata.name=");
+        let name = name.map(|name| name.trim_start_matches('='));
+        return Ok(name.filter(|name| !name.contains(',')).map(str::to_owned));
+    };
+    Ok(selector(resource, query)?.name().map(str::to_owned))
+}
+
 /// What rows of a table carry.
 pub(super) fn include(query: &Query) -> Result<Include, Status> {
     match query.text("includeObject") {

@@ -135,6 +135,24 @@ async fn a_role_for_one_name_covers_lists_of_that_name() {
 }
 
 #[tokio::test]
+async fn a_role_for_one_name_covers_lists_of_kinds_that_are_not_there() {
+    case(async |case| {
+        let rules = json!([{
+            "apiGroups": ["absent.lateen.io"], "resources": ["things"], "verbs": ["list"],
+            "resourceNames": ["a"],
+        }]);
+        grant(case, "absent", &rules, &user("alice")).await;
+        let alice = case.user("alice");
+        let things = case.path("absent.lateen.io/v1", "things");
+        let path = format!("{things}?fieldSelector=metadata.name%3Da");
+        until_allowed(case, &alice, &path).await;
+        assert_eq!(alice.get(&path).await.status, 404);
+        alice.get(&things).await.refused(403, "Forbidden");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_roles_for_people_are_there() {
     case(async |case| {
         bind(case, "viewer", "ClusterRole", "view", &user("alice")).await;
