@@ -3,10 +3,7 @@
 //! asks for something that this control plane does not do is an error where it would change what is
 //! protected, and a warning otherwise.
 
-use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use mesh_api::control_plane::{self, HTTP_PORT, MONITORING_PORT, SECURE_PORT};
@@ -120,7 +117,7 @@ impl Config {
         let mesh_file = flags.mesh_config.clone();
         Ok(Self {
             pod: Pod {
-                name: pod_name(env),
+                name: env.pod_name("istiod"),
                 namespace: namespace.into(),
             },
             revision: if revision == "default" { "" } else { revision }.to_owned(),
@@ -129,14 +126,14 @@ impl Config {
             kubeconfig: kubeconfig.or_else(|| env.filled("KUBECONFIG").map(Into::into)),
             mesh_file: mesh_file.unwrap_or_else(|| "./etc/istio/config/mesh".into()),
             listen: Listen {
-                secure: address(
-                    "secureGRPCAddr",
+                secure: environment::address(
+                    "--secureGRPCAddr",
                     flags.secure_grpc_addr.as_deref(),
                     SECURE_PORT,
                 )?,
-                http: address("httpAddr", flags.http_addr.as_deref(), HTTP_PORT)?,
-                monitoring: address(
-                    "monitoringAddr",
+                http: environment::address("--httpAddr", flags.http_addr.as_deref(), HTTP_PORT)?,
+                monitoring: environment::address(
+                    "--monitoringAddr",
                     flags.monitoring_addr.as_deref(),
                     MONITORING_PORT,
                 )?,
@@ -174,15 +171,6 @@ fn refuse_unsupported(flags: &Flags, env: &Environment) -> Result<(), Error> {
     }
 }
 
-/// What identifies this replica; a process outside a pod makes itself a name.
-fn pod_name(env: &Environment) -> String {
-    let named = env.filled("POD_NAME").or_else(|| env.filled("HOSTNAME"));
-    named.map_or_else(
-        || format!("istiod-{:08x}", std::process::id()),
-        str::to_owned,
-    )
-}
-
 fn domain(flags: &Flags) -> Result<&str, Error> {
     let domain = flags.domain.as_deref().unwrap_or("cluster.local");
     let label = |label: &str| {
@@ -194,32 +182,6 @@ fn domain(flags: &Flags) -> Result<&str, Error> {
     } else {
         let expected = "a DNS domain in lower case such as `cluster.local`";
         Err(environment::Error::new("--domain", domain, expected).into())
-    }
-}
-
-/// An address in the form of Go, in which the host may be missing and then is every address.
-fn address(flag: &str, given: Option<&str>, default: u16) -> Result<SocketAddr, Error> {
-    let Some(text) = given else {
-        return Ok((unspecified(), default).into());
-    };
-    let port = text.strip_prefix(':').map(str::parse::<u16>);
-    let parsed = match port {
-        Some(port) => port.ok().map(|port| (unspecified(), port).into()),
-        None => text.parse().ok(),
-    };
-    parsed.ok_or_else(|| {
-        let expected = "`:port` or `address:port`";
-        environment::Error::new(format!("--{flag}"), text, expected).into()
-    })
-}
-
-/// Every address of both families, or of IPv4 where the host has no other.
-fn unspecified() -> std::net::IpAddr {
-    let has_ipv6 = std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
-    if has_ipv6 {
-        Ipv6Addr::UNSPECIFIED.into()
-    } else {
-        Ipv4Addr::UNSPECIFIED.into()
     }
 }
 

@@ -10,7 +10,7 @@ use mesh_identity::{
     provider::Versions,
 };
 use mesh_kube::{error::Explained, watch};
-use mesh_runtime::{drain, essential::Essential};
+use mesh_runtime::life::Tasks;
 use prometheus_client::registry::Registry;
 use tokio::{sync::watch as news, time};
 
@@ -28,7 +28,7 @@ use crate::{
     },
     config::Config,
     mesh::{InForce, Mesh},
-    program::{Error, spawn},
+    program::Error,
     world::World,
 };
 
@@ -151,9 +151,8 @@ impl Opened {
     /// Starts what keeps the root, the serving certificate and the namespaces up to date.
     pub(crate) fn start(
         self,
-        essential: &Essential,
+        tasks: &Tasks,
         leads: news::Receiver<bool>,
-        drain: &drain::Watch,
     ) -> Result<Signing, serving::Error> {
         let Self {
             opening,
@@ -170,8 +169,8 @@ impl Opened {
             versions: Versions::Tls12AndTls13,
         };
         let (tls, renewal) = serving::serve(serving, authority.changes())?;
-        spawn(essential, drain, "serving certificate", renewal.run());
-        spawn(essential, drain, "root", keeper.run(leads.clone()));
+        tasks.spawn("serving certificate", renewal.run());
+        tasks.spawn("root", keeper.run(leads.clone()));
         let controller = Controller::new(
             opening.client,
             authority.changes(),
@@ -179,12 +178,7 @@ impl Opened {
             opening.in_force.generation(),
             opening.watch_metrics,
         );
-        spawn(
-            essential,
-            drain,
-            "roots in namespaces",
-            controller.run(leads),
-        );
+        tasks.spawn("roots in namespaces", controller.run(leads));
         let Callers {
             authenticator,
             nodes,

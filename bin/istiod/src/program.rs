@@ -8,13 +8,11 @@ use mesh_api::control_plane::{NAMESPACE_LOCK, STATUS_LOCK, suffixed};
 use mesh_kube::{client, error::Explained, lease, watch};
 use mesh_runtime::{
     drain,
-    essential::{Ended, Essential},
-    http::{self, Limits, Router},
-    log,
+    life::{self, Life, Tasks},
+    listen, log,
     readiness::{Pending, Readiness},
     shutdown,
     stats::{self, Build},
-    task::Tracker,
 };
 use mesh_xds::server::{Resources, Streams};
 use prometheus_client::registry::Registry;
@@ -57,19 +55,12 @@ pub enum Error {
     #[error(transparent)]
     Accounts(#[from] crate::authn::node::NotAnAccount),
     /// A port of the program is taken, or not ours.
-    #[error("listen on {address} for {purpose}")]
-    Listen {
-        /// What the port is for.
-        purpose: &'static str,
-        /// Where.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A part of the program came to an end, which is our defect; the log has the reason. The only one
-    /// of these that is found later than at the start.
-    #[error("the part `{0}` of the program ended by itself")]
-    Ended(&'static str),
+    #[error(transparent)]
+    Listen(#[from] listen::Error),
+    /// A part of the program came to an end, which is our defect. The only one of these that is found
+    /// later than at the start.
+    #[error(transparent)]
+    Ended(#[from] life::Error),
 }
 
 /// A running control plane. It goes on when this is dropped only until its runtime ends: stop it.
@@ -81,8 +72,8 @@ pub struct Running {
     pub http: SocketAddr,
     /// Where the metrics are.
     pub monitoring: SocketAddr,
-    trigger: drain::Trigger,
-    ended: Ended,
+    /// What ends it, and tells of its failure.
+    pub life: Life,
 }
 
 /// How long connections may take to end once the program was told to stop.
@@ -132,22 +123,8 @@ async fn until_stopped(config: Config, registry: Registry) -> Result<(), Error> 
         user_agent: format!("istiod/{}", version::VERSION),
     };
     let client = client::connect(&options).await?;
-    let mut running = Running::start(config, client, registry).await?;
-    let outcome = tokio::select! {
-        cause = signals.next() => {
-            tracing::info!(%cause, "stopping: proxies go to another replica");
-            Ok(())
-        }
-        part = running.failed() => {
-            tracing::error!(part, "stopping: a part that must not end has ended");
-            Err(Error::Ended(part))
-        }
-    };
-    tokio::select! {
-        () = running.stop() => {}
-        cause = signals.next() => tracing::warn!(%cause, "told again: stopping at once"),
-    }
-    outcome
+    let running = Running::start(config, client, registry).await?;
+    Ok(running.life.until_told(&mut signals).await?)
 }
 
 // === impl Running ===
@@ -157,51 +134,22 @@ impl Running {
     /// returns; proxies are served once the cluster has been seen, which `/ready` tells.
     pub async fn start(config: Config, client: Client, registry: Registry) -> Result<Self, Error> {
         let config = Arc::new(config);
-        let secure = bind("discovery", config.listen.secure).await?;
-        let http = bind("readiness", config.listen.http).await?;
-        let monitoring = bind("metrics", config.listen.monitoring).await?;
-        let (trigger, drain) = drain::channel();
-        let (mut parts, ended) = Parts::new(config, client, registry, drain)?;
+        let secure = listen::bind("discovery", config.listen.secure).await?;
+        let http = listen::bind("readiness", config.listen.http).await?;
+        let monitoring = listen::bind("metrics", config.listen.monitoring).await?;
+        let (life, tasks) = life::begin(TERMINATION);
+        let mut parts = Parts::new(config, client, registry, tasks)?;
         let running = Self {
             secure: secure.1,
             http: http.1,
             monitoring: monitoring.1,
-            trigger,
-            ended,
+            life,
         };
         parts.watch();
         let serving = parts.serve(secure.0)?;
         parts.listen(http.0, monitoring.0, serving);
         Ok(running)
     }
-
-    /// Resolves when a part ends that must not.
-    pub async fn failed(&mut self) -> &'static str {
-        match self.ended.recv().await {
-            Some(part) => part,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Ends the streams, gives back what this replica leads, and waits for both, but not for ever.
-    pub async fn stop(self) {
-        let outcome = self.trigger.drain_within(TERMINATION).await;
-        tracing::info!(?outcome, "stopped");
-    }
-}
-
-async fn bind(
-    purpose: &'static str,
-    address: SocketAddr,
-) -> Result<(TcpListener, SocketAddr), Error> {
-    let failed = |source| Error::Listen {
-        purpose,
-        address,
-        source,
-    };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
 }
 
 /// What the parts of the program are built with.
@@ -212,9 +160,7 @@ struct Parts {
     metrics: Metrics,
     watch_metrics: watch::Metrics,
     readiness: Readiness,
-    background: Tracker,
-    essential: Essential,
-    drain: drain::Watch,
+    tasks: Tasks,
     in_force: InForce,
     world: World,
     resources: Resources,
@@ -228,32 +174,27 @@ impl Parts {
         config: Arc<Config>,
         client: Client,
         mut registry: Registry,
-        drain: drain::Watch,
-    ) -> Result<(Self, Ended), Error> {
+        tasks: Tasks,
+    ) -> Result<Self, Error> {
         let metrics = Metrics::new(&mut registry);
         let watch_metrics = watch::Metrics::default();
         watch_metrics.register(registry.sub_registry_with_prefix("pilot"));
         let mesh = mesh::initial(&config)?;
         let settings = mesh::settings(&config, &mesh.config);
         let world = World::new(&settings, metrics.clone());
-        let background = Tracker::new();
-        let (essential, ended) = Essential::new(background.clone());
-        let parts = Self {
+        Ok(Self {
             config,
             client,
             registry,
             metrics,
             watch_metrics,
             readiness: Readiness::new(),
-            background,
-            essential,
-            drain,
+            tasks,
             in_force: InForce::new(mesh),
             world,
             resources: Resources::default(),
             states: None,
-        };
-        Ok((parts, ended))
+        })
     }
 
     /// Starts to learn of the cluster.
@@ -270,7 +211,7 @@ impl Parts {
         watches.config_map(&self.config.pod.namespace, &name, follower);
         let (running, states) = watches.into_parts();
         for (name, watch) in running {
-            self.spawn(name, watch);
+            self.tasks.spawn(name, watch);
         }
         self.states = Some(states);
     }
@@ -287,7 +228,7 @@ impl Parts {
                 metrics: self.metrics.clone(),
             };
             let leads = self.stand_for(STATUS_LOCK);
-            self.spawn("statuses", writer.run(leads));
+            self.tasks.spawn("statuses", writer.run(leads));
         }
         let callers = authority::callers(
             &self.config,
@@ -322,8 +263,7 @@ impl Parts {
             cluster: self.readiness.pending("view of the cluster"),
         };
         let states = self.states.clone();
-        let essential = self.essential.clone();
-        let drain = self.drain.clone();
+        let drain = self.tasks.drain.clone();
         let begin = Beginning {
             opening,
             leads: namespaces,
@@ -331,8 +271,8 @@ impl Parts {
             publisher,
             pending,
         };
-        let begin = begin.run(essential, drain.clone()).boxed();
-        self.essential.spawn("serving", async move {
+        let begin = begin.run(self.tasks.clone()).boxed();
+        self.tasks.essential.spawn("serving", async move {
             if let Some(signing) = unless_stopped(begin, drain.clone()).await {
                 serving.run(listener, signing, drain).await;
             }
@@ -345,16 +285,16 @@ impl Parts {
         let (leads, receiver) = news::channel(false);
         let name = suffixed(lock, &self.config.revision);
         let times = lease::Config::new(&*self.config.pod.namespace, name, &self.config.pod.name);
-        let (client, drain) = (self.client.clone(), self.drain.clone());
+        let (client, drain) = (self.client.clone(), self.tasks.drain.clone());
         let standing = async move {
             let stop = drain.signaled().map(|_mode| ());
             if let Err(error) = lease::run(client, times, leads, stop).await {
                 tracing::error!(%error, lock, "cannot stand for election");
             }
         };
-        drop(self.background.spawn("election", standing));
+        drop(self.tasks.background.spawn("election", standing));
         let observing = status::observe(receiver.clone(), lock, self.metrics.clone());
-        drop(self.background.spawn("leadership", observing));
+        drop(self.tasks.background.spawn("leadership", observing));
         receiver
     }
 
@@ -386,33 +326,9 @@ impl Parts {
             .view("/debug/watchz", "how the watches do", move || {
                 states.as_ref().map(States::show)
             });
-        self.serve_http("debug", http, routes.into_router());
-        let Self {
-            registry,
-            background,
-            drain,
-            ..
-        } = self;
-        let stats = Arc::new(stats::routes(Arc::new(registry)));
-        let serving = http::serve(
-            monitoring,
-            stats,
-            Limits::default(),
-            background.clone(),
-            drain,
-        );
-        drop(background.spawn("metrics", serving));
-    }
-
-    fn serve_http(&self, name: &'static str, listener: TcpListener, router: Router) {
-        let tasks = self.background.clone();
-        let drain = self.drain.clone();
-        let serving = http::serve(listener, Arc::new(router), Limits::default(), tasks, drain);
-        drop(self.background.spawn(name, serving));
-    }
-
-    fn spawn(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
-        spawn(&self.essential, &self.drain, name, part);
+        self.tasks.serve_http("debug", http, routes.into_router());
+        let stats = stats::routes(Arc::new(self.registry));
+        self.tasks.serve_http("metrics", monitoring, stats);
     }
 }
 
@@ -436,9 +352,9 @@ struct Beginning {
 impl Beginning {
     /// Finds the root and sees the whole cluster, however long that takes. Nothing if a part fails that
     /// must not.
-    async fn run(self, essential: Essential, drain: drain::Watch) -> Option<Signing> {
+    async fn run(self, tasks: Tasks) -> Option<Signing> {
         let opened = self.opening.open().await;
-        let signing = opened.start(&essential, self.leads, &drain);
+        let signing = opened.start(&tasks, self.leads);
         let signing = signing.inspect_err(|error| {
             tracing::error!(error = %Explained(error), "there is no certificate to serve with");
         });
@@ -448,7 +364,7 @@ impl Beginning {
             states.synced().await;
         }
         self.publisher.first().await.ok()?;
-        spawn(&essential, &drain, "publisher", self.publisher.run());
+        tasks.spawn("publisher", self.publisher.run());
         self.pending.cluster.ready();
         tracing::info!("the cluster has been seen: serving proxies");
         Some(signing)
@@ -464,20 +380,4 @@ async fn unless_stopped<T>(
         outcome = beginning => outcome,
         _mode = drain.signaled() => None,
     }
-}
-
-/// Spawns a part that must not end, unless everything does.
-pub(crate) fn spawn(
-    essential: &Essential,
-    drain: &drain::Watch,
-    name: &'static str,
-    part: impl Future<Output = ()> + Send + 'static,
-) {
-    let drain = drain.clone();
-    essential.spawn(name, async move {
-        tokio::select! {
-            () = part => {}
-            _mode = drain.signaled() => {}
-        }
-    });
 }

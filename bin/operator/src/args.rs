@@ -4,7 +4,6 @@
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -171,7 +170,7 @@ impl Config {
     pub fn try_new(flags: &Flags, env: &Environment) -> Result<Self, Error> {
         let namespace = env.filled("POD_NAMESPACE").unwrap_or(OPERATOR);
         Ok(Self {
-            pod: pod_name(env),
+            pod: env.pod_name("operator"),
             defaults: Defaults {
                 namespace: namespace.to_owned(),
                 images: images(flags, env)?,
@@ -183,11 +182,11 @@ impl Config {
             listen: Listen {
                 metrics: match flags.metrics_bind_address.as_deref() {
                     Some("0") => None,
-                    given => Some(address("metrics-bind-address", given, 8443)?),
+                    given => Some(environment::address("--metrics-bind-address", given, 8443)?),
                 },
                 certificate: flags.metrics_cert_path.clone(),
-                probes: address(
-                    "health-probe-bind-address",
+                probes: environment::address(
+                    "--health-probe-bind-address",
                     flags.health_probe_bind_address.as_deref(),
                     8081,
                 )?,
@@ -224,40 +223,6 @@ impl Flags {
 fn platform(name: &str) -> Result<PlatformKind, String> {
     let known = PlatformKind::named(name).filter(|_| !name.is_empty());
     known.ok_or_else(|| "use kubernetes, openshift, gke, k3d, k3s, microk8s or minikube".to_owned())
-}
-
-fn pod_name(env: &Environment) -> String {
-    let named = env.filled("POD_NAME").or_else(|| env.filled("HOSTNAME"));
-    named.map_or_else(
-        || format!("operator-{:08x}", std::process::id()),
-        str::to_owned,
-    )
-}
-
-/// An address in the form of Go, in which the host may be missing and then is every address.
-fn address(flag: &str, given: Option<&str>, default: u16) -> Result<SocketAddr, Error> {
-    let Some(text) = given else {
-        return Ok((unspecified(), default).into());
-    };
-    let port = text.strip_prefix(':').map(str::parse::<u16>);
-    let parsed = match port {
-        Some(port) => port.ok().map(|port| (unspecified(), port).into()),
-        None => text.parse().ok(),
-    };
-    parsed.ok_or_else(|| {
-        let expected = "`:port` or `address:port`";
-        environment::Error::new(format!("--{flag}"), text, expected).into()
-    })
-}
-
-/// Every address of both families, or of IPv4 where the host has no other.
-fn unspecified() -> std::net::IpAddr {
-    let has_ipv6 = std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
-    if has_ipv6 {
-        Ipv6Addr::UNSPECIFIED.into()
-    } else {
-        Ipv4Addr::UNSPECIFIED.into()
-    }
 }
 
 /// Images from the environment and the properties file, of which the environment wins.

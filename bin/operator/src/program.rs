@@ -7,14 +7,12 @@ use futures::FutureExt as _;
 use kube::Client;
 use mesh_kube::{client, events, lease, watch};
 use mesh_runtime::{
-    drain,
-    essential::{Ended, Essential},
     http::{self, Limits, Router, text},
-    log,
+    life::{self, Life, Tasks},
+    listen, log,
     readiness::{Pending, Readiness},
     shutdown,
     stats::{self, Build},
-    task::Tracker,
 };
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, runtime, sync::watch as news};
@@ -52,19 +50,12 @@ pub enum Error {
     #[error(transparent)]
     Tls(#[from] secure::Error),
     /// A port of the program is taken, or not ours.
-    #[error("listen on {address} for {purpose}")]
-    Listen {
-        /// What the port is for.
-        purpose: &'static str,
-        /// Where.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A part of the program came to an end, which is our defect; the log has the reason. The only one
-    /// of these that is found later than at the start.
-    #[error("the part `{0}` of the program ended by itself")]
-    Ended(&'static str),
+    #[error(transparent)]
+    Listen(#[from] listen::Error),
+    /// A part of the program came to an end, which is our defect. The only one of these that is found
+    /// later than at the start.
+    #[error(transparent)]
+    Ended(#[from] life::Error),
 }
 
 /// A running operator. It goes on when this is dropped only until its runtime ends: stop it.
@@ -74,8 +65,8 @@ pub struct Running {
     pub metrics: Option<SocketAddr>,
     /// Where liveness and readiness are.
     pub probes: SocketAddr,
-    trigger: drain::Trigger,
-    ended: Ended,
+    /// What ends it, and tells of its failure.
+    pub life: Life,
 }
 
 /// How long requests under way and the release of the lock may take in the end.
@@ -133,22 +124,8 @@ async fn until_stopped(config: Config, registry: Registry) -> Result<(), Error> 
     };
     let client = client::connect(&options).await?;
     let reconcilers = reconcile::reconcilers();
-    let mut running = Running::start(config, client, registry, reconcilers).await?;
-    let outcome = tokio::select! {
-        cause = signals.next() => {
-            tracing::info!(%cause, "stopping");
-            Ok(())
-        }
-        part = running.failed() => {
-            tracing::error!(part, "stopping: a part that must not end has ended");
-            Err(Error::Ended(part))
-        }
-    };
-    tokio::select! {
-        () = running.stop() => {}
-        cause = signals.next() => tracing::warn!(%cause, "told again: stopping at once"),
-    }
-    outcome
+    let running = Running::start(config, client, registry, reconcilers).await?;
+    Ok(running.life.until_told(&mut signals).await?)
 }
 
 // === impl Running ===
@@ -162,20 +139,17 @@ impl Running {
         mut registry: Registry,
         reconcilers: Reconcilers,
     ) -> Result<Self, Error> {
-        let (probes, at) = bind("probes", config.listen.probes).await?;
+        let (probes, at) = listen::bind("probes", config.listen.probes).await?;
         let metrics = match config.listen.metrics {
-            Some(address) => Some(bind("metrics", address).await?),
+            Some(address) => Some(listen::bind("metrics", address).await?),
             None => None,
         };
-        let (trigger, drain) = drain::channel();
-        let background = Tracker::new();
-        let (essential, ended) = Essential::new(background.clone());
+        let (life, tasks) = life::begin(TERMINATION);
         let store = Store::new(config.pace.clone());
         let running = Self {
             metrics: metrics.as_ref().map(|(_, address)| *address),
             probes: at,
-            trigger,
-            ended,
+            life,
         };
         let counts = Metrics::register(&mut registry, &store);
         let parts = Parts {
@@ -184,43 +158,13 @@ impl Running {
             store,
             metrics: counts,
             readiness: Readiness::new(),
-            background,
-            essential,
-            drain,
+            tasks,
         };
         let states = parts.watch(&mut registry);
         parts.work(&states, reconcilers);
         parts.listen(probes, metrics.map(|(listener, _)| listener), registry)?;
         Ok(running)
     }
-
-    /// Resolves when a part ends that must not.
-    pub async fn failed(&mut self) -> &'static str {
-        match self.ended.recv().await {
-            Some(part) => part,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Stops writing, gives the lock back, and waits for both, but not for ever.
-    pub async fn stop(self) {
-        let outcome = self.trigger.drain_within(TERMINATION).await;
-        tracing::info!(?outcome, "stopped");
-    }
-}
-
-async fn bind(
-    purpose: &'static str,
-    address: SocketAddr,
-) -> Result<(TcpListener, SocketAddr), Error> {
-    let failed = |source| Error::Listen {
-        purpose,
-        address,
-        source,
-    };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
 }
 
 /// What the parts of the program are built with.
@@ -230,9 +174,7 @@ struct Parts {
     store: Store,
     metrics: Metrics,
     readiness: Readiness,
-    background: Tracker,
-    essential: Essential,
-    drain: drain::Watch,
+    tasks: Tasks,
 }
 
 // === impl Parts ===
@@ -247,7 +189,7 @@ impl Parts {
         watches.platform(&self.config.defaults.namespace);
         let (running, states) = watches.into_parts();
         for watch in running {
-            self.spawn("watch", watch);
+            self.tasks.spawn("watch", watch);
         }
         states
     }
@@ -260,9 +202,9 @@ impl Parts {
             instance: self.config.pod.clone(),
         };
         let (recorder, publisher) = events::channel(self.client.clone(), reporter);
-        let stop = self.drain.clone();
+        let stop = self.tasks.drain.clone();
         let publish = async move { publisher.run(stop.signaled().map(|_mode| ())).await };
-        drop(self.background.spawn("events", publish));
+        drop(self.tasks.background.spawn("events", publish));
         let writer = Writer {
             client: self.client.clone(),
             leads: leads.clone(),
@@ -275,14 +217,15 @@ impl Parts {
             (self.metrics.clone(), states.clone()),
             self.config.patience,
         ));
-        self.spawn("leadership", Arc::clone(&engine).lead(leads.clone()));
+        self.tasks
+            .spawn("leadership", Arc::clone(&engine).lead(leads.clone()));
         let sight = self.readiness.pending("view of the cluster");
         let seen = self.seen(states.clone(), sight);
-        self.spawn("sight", seen);
+        self.tasks.spawn("sight", seen);
         for _ in 0..self.config.workers {
             let (engine, leads, mut states) = (Arc::clone(&engine), leads.clone(), states.clone());
             let patience = self.config.patience.sight;
-            self.spawn("worker", async move {
+            self.tasks.spawn("worker", async move {
                 // What cannot be seen by then is reported instead of waited for.
                 states.synced_within(patience).await;
                 Box::pin(engine.work(leads)).await;
@@ -306,7 +249,7 @@ impl Parts {
     /// Stands for election; the receiver says whether we lead. Without an election we do, until we stop.
     fn stand(&self) -> news::Receiver<bool> {
         let (leads, receiver) = news::channel(false);
-        let (client, drain) = (self.client.clone(), self.drain.clone());
+        let (client, drain) = (self.client.clone(), self.tasks.drain.clone());
         let times = lease::Config::new(&self.config.defaults.namespace, LOCK, &self.config.pod);
         let elect = self.config.elect;
         let standing = async move {
@@ -319,7 +262,7 @@ impl Parts {
                 tracing::error!(%error, "cannot stand for election");
             }
         };
-        drop(self.background.spawn("election", standing));
+        drop(self.tasks.background.spawn("election", standing));
         receiver
     }
 
@@ -330,10 +273,8 @@ impl Parts {
         metrics: Option<TcpListener>,
         registry: Registry,
     ) -> Result<(), Error> {
-        let routes = Arc::new(probe_routes(&self.readiness));
-        let (tasks, drain) = (self.background.clone(), self.drain.clone());
-        let serving = http::serve(probes, routes, Limits::default(), tasks, drain);
-        drop(self.background.spawn("probes", serving));
+        let routes = probe_routes(&self.readiness);
+        self.tasks.serve_http("probes", probes, routes);
         if let Some(listener) = metrics {
             let store = self.store.clone();
             let profile = move || {
@@ -341,23 +282,12 @@ impl Parts {
             };
             let tls = Tls::new(self.config.listen.certificate.clone(), profile)?;
             let routes = Arc::new(secure::routes(Arc::new(registry), self.client.clone()));
-            let (tasks, drain) = (self.background.clone(), self.drain.clone());
+            let (tasks, drain) = (self.tasks.background.clone(), self.tasks.drain.clone());
             let listener = (listener, tls);
             let serving = http::serve_over(listener, routes, Limits::default(), tasks, drain);
-            drop(self.background.spawn("metrics", serving));
+            drop(self.tasks.background.spawn("metrics", serving));
         }
         Ok(())
-    }
-
-    /// Spawns a part that must not end, unless everything does.
-    fn spawn(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
-        let drain = self.drain.clone();
-        self.essential.spawn(name, async move {
-            tokio::select! {
-                () = part => {}
-                _mode = drain.signaled() => {}
-            }
-        });
     }
 }
 

@@ -10,9 +10,8 @@ use mesh_net::{
 };
 use mesh_proxy::{proxy::Shared, telemetry::metrics::Metrics};
 use mesh_runtime::{
-    drain,
-    essential::{Ended, Essential},
-    log,
+    life::{self, Tasks},
+    listen, log,
     readiness::{Pending, Readiness},
     shutdown::{self, Quit},
     stats::{self, Build},
@@ -29,7 +28,7 @@ use crate::{
     discovery::{IntoState, ToControlPlane, View},
     dump::Sources,
     pods::{Pods, Sockets, Views},
-    servers::{self, Servers},
+    servers::Servers,
     settings,
     version::Version,
 };
@@ -67,13 +66,13 @@ pub enum Error {
     /// The control plane's address or headers cannot be used.
     #[error("set up the certificate authority's client")]
     Authority(#[from] ca_client::Error),
-    /// A port of the program itself is taken.
+    /// A port of the program itself is taken, or not ours.
     #[error(transparent)]
-    Listen(#[from] servers::Error),
-    /// A part of the program came to an end, which is our defect; the log has the reason. The only one
-    /// of these that is found later than at the start.
-    #[error("the part `{0}` of the program ended by itself")]
-    Ended(&'static str),
+    Listen(#[from] listen::Error),
+    /// A part of the program came to an end, which is our defect. The only one of these that is found
+    /// later than at the start.
+    #[error(transparent)]
+    Ended(#[from] life::Error),
 }
 
 /// What readiness waits for until the agent has named all pods and all are served.
@@ -137,8 +136,8 @@ async fn run_in(
 ) -> Result<(), Error> {
     let mut signals = shutdown::signals()?;
     let original_source = check_privileges(&config)?;
-    let (trigger, drain) = drain::channel();
-    let (mut parts, mut ended) = Parts::new(config.clone(), workers, drain, &log);
+    let (life, tasks) = life::begin(config.termination_deadline);
+    let mut parts = Parts::new(config.clone(), workers, tasks, &log);
     let (certificates, store, synced) = parts.discover()?;
     let pods = parts.serve_pods(&certificates, &store, synced, original_source);
     let sources = Sources {
@@ -148,27 +147,7 @@ async fn run_in(
         pods,
     };
     parts.listen(sources, log, signals.quitter())?;
-
-    let deadline = config.termination_deadline;
-    let outcome = tokio::select! {
-        cause = signals.next() => {
-            tracing::info!(
-                ?cause,
-                ?deadline,
-                "stopping: connections have until the deadline to end"
-            );
-            Ok(())
-        }
-        Some(part) = ended.recv() => {
-            tracing::error!(part, ?deadline, "stopping: a part that must not end has ended");
-            Err(Error::Ended(part))
-        }
-    };
-    tokio::select! {
-        outcome = trigger.drain_within(deadline) => tracing::info!(?outcome, "stopped"),
-        cause = signals.next() => tracing::warn!(?cause, "told again: stopping at once"),
-    }
-    outcome
+    Ok(life.until_told(&mut signals).await?)
 }
 
 /// What the parts of the program are built with.
@@ -180,21 +159,13 @@ struct Parts {
     /// Tasks of the data plane.
     worker_tasks: Tracker,
     /// Tasks of the main thread.
-    background: Tracker,
-    /// Those of them that must not end.
-    essential: Essential,
-    drain: drain::Watch,
+    tasks: Tasks,
 }
 
 // === impl Parts ===
 
 impl Parts {
-    fn new(
-        config: Arc<Config>,
-        workers: runtime::Handle,
-        drain: drain::Watch,
-        log: &log::Handle,
-    ) -> (Self, Ended) {
+    fn new(config: Arc<Config>, workers: runtime::Handle, tasks: Tasks, log: &log::Handle) -> Self {
         let mut registry = Registry::default();
         let build = Build {
             component: "ztunnel".to_owned(),
@@ -202,19 +173,14 @@ impl Parts {
         };
         stats::register(&mut registry, &build, log);
         stats::register_runtime(&mut registry, &workers);
-        let background = Tracker::new();
-        let (essential, ended) = Essential::new(background.clone());
-        let parts = Self {
+        Self {
             config,
             registry,
             readiness: Readiness::new(),
             worker_tasks: Tracker::on(workers.clone()),
             workers,
-            background,
-            essential,
-            drain,
-        };
-        (parts, ended)
+            tasks,
+        }
     }
 
     /// Starts discovery and the upkeep of certificates. The last value says whether discovery is
@@ -222,14 +188,15 @@ impl Parts {
     fn discover(&mut self) -> Result<(CertManager, Store, watch::Receiver<bool>), Error> {
         let config = &*self.config;
         let (certificates, fetching) = certificates(config)?;
-        self.essential.spawn("certificates", fetching.run());
+        self.tasks.essential.spawn("certificates", fetching.run());
         let store = Store::new(settings::state(config));
         let synced = watch::Sender::new(config.discovery.is_none());
         let known = synced.subscribe();
         if let Some(control_plane) = &config.discovery {
             let pending = self.readiness.pending("state manager");
             drop(
-                self.background
+                self.tasks
+                    .background
                     .spawn("readiness", ready_when(known.clone(), pending)),
             );
             let metrics = mesh_xds::metrics::Metrics::default();
@@ -246,7 +213,7 @@ impl Parts {
                 synced,
             };
             let client = client::Config::new(settings::xds_node(config));
-            self.essential.spawn("discovery", async move {
+            self.tasks.essential.spawn("discovery", async move {
                 match client::run(way, client, metrics, sink).await {}
             });
         }
@@ -282,7 +249,7 @@ impl Parts {
             sockets,
             self.workers.clone(),
             synced,
-            self.drain.clone(),
+            self.tasks.drain.clone(),
         );
         let pods_pending = pods.register(&mut self.registry);
         let views = pods.views();
@@ -293,9 +260,9 @@ impl Parts {
             self.readiness.pending(AGENT),
             pods_pending,
         );
-        drop(self.background.spawn("readiness", following));
-        let drain = self.drain.clone();
-        self.essential.spawn("pods", async move {
+        drop(self.tasks.background.spawn("readiness", following));
+        let drain = self.tasks.drain.clone();
+        self.tasks.essential.spawn("pods", async move {
             tokio::select! {
                 never = agent.run() => match never {},
                 // The connection ends with the future: the agent gives new pods to the next proxy.
@@ -316,8 +283,7 @@ impl Parts {
             sources,
             workers: self.workers,
             worker_tasks: self.worker_tasks,
-            background: self.background,
-            drain: self.drain,
+            tasks: self.tasks,
         };
         Ok(servers.start()?)
     }

@@ -1,16 +1,16 @@
 //! The program's own ports: admin, metrics, readiness.
 
 use std::{
-    io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
 use mesh_net::socket::{HostSockets, SocketFactory};
 use mesh_runtime::{
-    admin, drain,
+    admin,
     http::{self, Limits, Router},
-    log,
+    life::Tasks,
+    listen, log,
     readiness::Readiness,
     shutdown, stats,
     task::Tracker,
@@ -19,15 +19,6 @@ use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
 
 use crate::{config::Config, dump::Sources};
-
-/// A port of the program is taken, or not ours.
-#[derive(Debug, thiserror::Error)]
-#[error("listen on {address} for {purpose}")]
-pub struct Error {
-    purpose: &'static str,
-    address: SocketAddr,
-    source: io::Error,
-}
 
 /// What the ports show.
 pub(crate) struct Servers<'a> {
@@ -40,15 +31,14 @@ pub(crate) struct Servers<'a> {
     /// Readiness answers from the workers, so that it is missed when they hang.
     pub(crate) workers: Handle,
     pub(crate) worker_tasks: Tracker,
-    pub(crate) background: Tracker,
-    pub(crate) drain: drain::Watch,
+    pub(crate) tasks: Tasks,
 }
 
 // === impl Servers ===
 
 impl Servers<'_> {
     /// Binds all ports, then serves them as tasks.
-    pub(crate) fn start(self) -> Result<(), Error> {
+    pub(crate) fn start(self) -> Result<(), listen::Error> {
         let listen = &self.config.listen;
         let sources = self.sources.clone();
         let dump = move || sources.collect();
@@ -78,20 +68,20 @@ impl Servers<'_> {
         purpose: &'static str,
         address: SocketAddr,
         router: &Arc<Router>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), listen::Error> {
         let listener = HostSockets::default().listen_tcp(address);
-        let listener = listener.map_err(|source| Error {
+        let listener = listener.map_err(|source| listen::Error {
             purpose,
             address,
             source,
         })?;
-        let (router, drain) = (router.clone(), self.drain.clone());
+        let (router, drain) = (router.clone(), self.tasks.drain.clone());
         // The listener is registered with the runtime we are in; its task belongs there too.
         let on_workers = Handle::current().id() == self.workers.id();
         let tasks = if on_workers {
             &self.worker_tasks
         } else {
-            &self.background
+            &self.tasks.background
         };
         let serving = http::serve(listener, router, Limits::default(), tasks.clone(), drain);
         drop(tasks.spawn(purpose, serving));

@@ -1,7 +1,12 @@
 //! The environment of a process, read in one place per program: values with their types, and errors
 //! that name the variable.
 
-use std::{collections::BTreeMap, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    str::FromStr,
+    time::Duration,
+};
 
 /// A variable has a value of the wrong form. The one who deploys the program is at fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +28,8 @@ pub struct Environment(BTreeMap<String, String>);
 pub const BOOL: &str = "`true` or `false`";
 /// What a number should look like.
 pub const NUMBER: &str = "a whole number in range";
+/// What an address of a port should look like.
+pub const ADDRESS: &str = "`:port` or `address:port`";
 /// What a duration should look like.
 pub const DURATION: &str = "a duration such as `5s`, `1m30s` or `300ms`";
 
@@ -81,6 +88,16 @@ impl Environment {
         };
         self.0.iter().filter_map(strip)
     }
+
+    /// The name of our pod: `POD_NAME`, which the downward API sets, else `HOSTNAME`. Outside of a pod it is
+    /// made up of `program` and the process's id, so that two replicas on one host differ.
+    pub fn pod_name(&self, program: &str) -> String {
+        let named = self.filled("POD_NAME").or_else(|| self.filled("HOSTNAME"));
+        named.map_or_else(
+            || format!("{program}-{:08x}", std::process::id()),
+            str::to_owned,
+        )
+    }
 }
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
@@ -134,6 +151,30 @@ pub fn duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
+/// An address to listen on in the form of Go, in which the host may be missing and then is every address.
+/// Without a text it is every address at port `default`. `name` is the variable's or flag's, for the error.
+pub fn address(name: &str, text: Option<&str>, default: u16) -> Result<SocketAddr, Error> {
+    let Some(text) = text else {
+        return Ok((unspecified(), default).into());
+    };
+    let port = text.strip_prefix(':').map(str::parse::<u16>);
+    let parsed = match port {
+        Some(port) => port.ok().map(|port| (unspecified(), port).into()),
+        None => text.parse().ok(),
+    };
+    parsed.ok_or_else(|| Error::new(name, text, ADDRESS))
+}
+
+/// Every address of both families, or of IPv4 where the host has no other.
+pub fn unspecified() -> IpAddr {
+    let has_ipv6 = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    if has_ipv6 {
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
+    }
+}
+
 /// The beginning of a value, for an error.
 pub fn shortened(value: &str) -> String {
     value.chars().take(80).collect()
@@ -172,5 +213,31 @@ mod tests {
         assert_eq!(env.parsed::<u8>("B", NUMBER), Ok(Some(7)));
         let refused = env.parsed::<u8>("C", NUMBER).unwrap_err().to_string();
         assert_eq!(refused, "C=`x`: expected a whole number in range");
+    }
+    #[test]
+    fn an_address_without_a_host_is_every_address() {
+        for (text, expected) in [
+            (None, Some((unspecified(), 8080))),
+            (Some(":9"), Some((unspecified(), 9))),
+            (Some("127.0.0.1:9"), Some(([127, 0, 0, 1].into(), 9))),
+            (Some("[::1]:9"), Some((Ipv6Addr::LOCALHOST.into(), 9))),
+            (Some(":65536"), None),
+            (Some("localhost:9"), None),
+            (Some(""), None),
+        ] {
+            let parsed = address("--at", text, 8080);
+            assert_eq!(parsed.ok(), expected.map(Into::into), "{text:?}");
+        }
+        let refused = address("--at", Some("9"), 8080).unwrap_err().to_string();
+        assert_eq!(refused, "--at=`9`: expected `:port` or `address:port`");
+    }
+
+    #[test]
+    fn a_pod_is_called_as_the_downward_api_says() {
+        let both = [("POD_NAME", "istiod-1"), ("HOSTNAME", "node")];
+        let name = |env: Environment| env.pod_name("istiod");
+        assert_eq!(name(both.into_iter().collect()), "istiod-1");
+        assert_eq!(name(both[1..].iter().copied().collect()), "node");
+        assert!(name(Environment::default()).starts_with("istiod-"));
     }
 }

@@ -38,7 +38,7 @@ async fn a_pod_that_goes_while_the_control_plane_is_down_is_removed() {
     let first = cluster.istiod(&[]).await;
     let mut proxy = Proxy::of(&cluster, &first, "node1").await;
     proxy.until("both pods", both).await;
-    first.running.stop().await;
+    first.running.life.stop().await;
     cluster.delete::<Pod>("demo", "web").await;
     assert!(
         both(&proxy.dump()),
@@ -61,7 +61,7 @@ async fn what_a_proxy_holds_is_not_sent_again_by_another_replica() {
     proxy.until("both pods", both).await;
     assert!(addresses_sent(&first).await >= 4);
     proxy.lead_to(&second);
-    first.running.stop().await;
+    first.running.life.stop().await;
     assert_eq!(addresses_sent(&second).await, 0);
     assert!(both(&proxy.dump()));
 }
@@ -75,7 +75,7 @@ async fn one_replica_leads_and_another_takes_over_when_it_stops() {
     let second = cluster.replica("istiod-2", &[]).await;
     second.ready().await;
     assert_eq!(second.metric(leads).await, 0);
-    first.running.stop().await;
+    first.running.life.stop().await;
     eventually("a successor", || second.metric(leads), |value| *value == 1).await;
 }
 

@@ -101,7 +101,7 @@ async fn what_goes_while_a_proxy_is_between_two_replicas_is_removed_and_nothing_
     let mut proxy = Proxy::of(&cluster, &first, "node1").await;
     proxy.until("all", all).await;
     proxy.lead_nowhere();
-    first.running.stop().await;
+    first.running.life.stop().await;
     remove(&cluster).await;
     publishes_the_rest(&second).await;
     assert!(all(&proxy.dump()), "it keeps what it has");
@@ -142,7 +142,7 @@ async fn a_replica_that_starts_without_the_api_server_takes_nothing_from_a_proxy
     cluster.server.refuse_requests(true);
     let second = cluster.replica("istiod-2", &[]).await;
     proxy.lead_to(&second);
-    first.running.stop().await;
+    first.running.life.stop().await;
     let page = second.debug("/ready").await;
     assert!(page.as_str().unwrap().contains("pending"), "{page}");
     assert!(all(&proxy.dump()));

@@ -68,7 +68,7 @@ async fn an_unchanged_mesh_is_not_written_to_also_after_a_restart() {
         one,
         ["PATCH /api/v1/namespaces/istio-cni/serviceaccounts/istio-cni"]
     );
-    first.running.stop().await;
+    first.running.life.stop().await;
     let version = cluster.server.store().resource_version();
 
     let second = cluster.operator_with(start()).await;

@@ -54,7 +54,7 @@ impl<'a> Immortal<'a> {
             self.deaths += 1;
             let next = start(self.cluster, self.client, self.writes).await;
             let dead = std::mem::replace(&mut self.current, next);
-            dead.running.stop().await;
+            dead.running.life.stop().await;
         }
     }
 }
@@ -140,7 +140,7 @@ async fn live(cluster: &Cluster, client: &Client, writes: usize) -> (Ends, usize
     operator.through(remove(cluster)).await;
     let removed = cluster.contents();
     same(&removed, &before, "the mesh was removed");
-    operator.current.running.stop().await;
+    operator.current.running.life.stop().await;
     let ends = Ends {
         installed,
         upgraded,

@@ -40,10 +40,10 @@ async fn one_replica_writes_and_the_other_goes_on_when_it_stops() {
     create(&cluster, "v1.30.2").await;
     assert!(first.requests.writes() > 0);
     assert_eq!(second.requests.log(), Vec::<String>::new());
-    first.running.stop().await;
+    first.running.life.stop().await;
     let next = json!({"spec": {"version": "v1.30.3"}});
     cluster.patch::<IstioCNI>(None, "default", next).await;
     cluster.until_state::<IstioCNI>("default", "Healthy").await;
     assert!(second.requests.writes() > 0);
-    second.running.stop().await;
+    second.running.life.stop().await;
 }

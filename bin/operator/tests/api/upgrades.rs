@@ -67,7 +67,7 @@ async fn versions_go_up_from_the_control_plane_and_down_from_the_nodes() {
         workloads(&operator, since),
         ["ztunnel", "istio-cni-node", "istiod"]
     );
-    operator.running.stop().await;
+    operator.running.life.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,7 +85,7 @@ async fn of_a_mesh_that_is_as_it_should_be_only_statuses_are_written() {
     cluster.until::<Istio>(None, "default", in_use).await;
     let log = operator.requests.log().split_off(since);
     assert!(log.iter().all(|line| line.ends_with("/status")), "{log:#?}");
-    operator.running.stop().await;
+    operator.running.life.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,7 +102,7 @@ async fn a_skew_is_refused_and_told() {
         .await;
     told(&cluster, "ZTunnel", "VersionSkew").await;
     assert_eq!(workloads(&operator, since), [""; 0]);
-    operator.running.stop().await;
+    operator.running.life.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,7 +139,7 @@ async fn bad_input_is_told_by_condition_and_event() {
     cluster.create_namespace("nowhere").await;
     let _rollouts = Rollouts::of(&cluster);
     cluster.until_state::<ZTunnel>("default", "Healthy").await;
-    operator.running.stop().await;
+    operator.running.life.stop().await;
 }
 
 /// Waits for an Event about the kind for this reason.

@@ -157,7 +157,7 @@ async fn the_walkthrough_works_to_the_letter_and_leaves_no_trace() {
         .await;
     assert_eq!(cluster.contents(), before);
     drop(rollouts);
-    operator.running.stop().await;
+    operator.running.life.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,7 +176,7 @@ async fn the_image_of_the_walkthroughs_ztunnel_is_used() {
         .until::<DaemonSet>(Some("ztunnel"), "ztunnel", uses)
         .await;
     cluster.until_state::<ZTunnel>("default", "Healthy").await;
-    operator.running.stop().await;
+    operator.running.life.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,5 +241,5 @@ async fn node_components_wait_for_the_last_pod_to_leave_the_mesh() {
         .until_gone::<DaemonSet>(Some("istio-cni"), "istio-cni-node")
         .await;
     assert!(cluster.get::<IstioRevision>(None, "default").is_some());
-    operator.running.stop().await;
+    operator.running.life.stop().await;
 }
