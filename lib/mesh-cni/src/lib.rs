@@ -4,5 +4,8 @@
 //! No async and no client: the plugin is started by the container runtime for every pod of a node, and is
 //! made of this crate and the standard library.
 
+pub mod config;
+pub mod conflist;
 pub mod enrolment;
 pub mod protocol;
+pub mod spec;
