@@ -339,8 +339,9 @@ fn decide<K: Custom>(
     let uid = meta.uid.clone().unwrap_or_default();
     match (meta.deletion_timestamp.is_some(), reconciler.finalize) {
         (true, Some(finalize)) if marked => match finalize(view, &resource) {
-            Finalize::Remove(order) => {
-                Decision::Remove(resource, Removal::new(world, &uid, &order))
+            Finalize::Remove { order, namespace } => {
+                let removal = Removal::new(world, &uid, &order, &namespace);
+                Decision::Remove(resource, removal)
             }
             Finalize::Blocked {
                 status,

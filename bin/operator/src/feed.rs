@@ -158,7 +158,9 @@ fn is_controlled(live: &Live) -> bool {
     group == Some(GROUP) && kinds.any(|kind| kind.kind().kind == owner.kind)
 }
 
-/// Wakes who owns the object, who owned it, and who has asked about it.
+/// Wakes who owns the object, who owned it, and who has asked about it. By name and not by identity: what a
+/// resource of the same name has left stands in the way of the next one, and who is woken for nothing finds
+/// nothing to do.
 fn concerns(object: ObjectRef, owners: [Option<Owner>; 2], changes: &mut Changes) {
     changes.thing(Depends::Object(object));
     for owner in owners.into_iter().flatten() {

@@ -83,9 +83,16 @@ pub enum Prune {
 /// What remains to be done for a resource that is being deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finalize<S> {
-    /// These objects go, one after the other; each Deployment and DaemonSet is gone with its pods before
-    /// what follows it. Then whatever else the resource owns goes, and the finalizer last.
-    Remove(Vec<ObjectRef>),
+    /// What the resource owns goes, and the finalizer last.
+    Remove {
+        /// These objects go first, one after the other; each Deployment and DaemonSet is gone with its pods
+        /// before what follows it.
+        order: Vec<ObjectRef>,
+        /// Where its objects lie, those of the cluster and those of `order` aside. Anybody may say of an
+        /// object of their own that the resource owns it: what is elsewhere holds nothing up, and is left to
+        /// the cluster's garbage collection.
+        namespace: String,
+    },
     /// Not yet: somebody still needs it. The status says who and what to do about it.
     Blocked {
         /// The whole status, as in [`Outcome::status`].

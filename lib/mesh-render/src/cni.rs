@@ -38,7 +38,7 @@ pub const CONSTRAINTS: &str = "lateen-cni";
 /// The quota that admits its pods.
 const QUOTA: &str = "istio-cni-resource-quota";
 /// Where pods of all namespaces find their network attachments.
-const ATTACHMENT_NAMESPACE: &str = "default";
+pub const ATTACHMENT_NAMESPACE: &str = "default";
 
 const REASONS: scc::Reasons = scc::Reasons {
     purpose: "Lets the mesh's CNI agent put pods in the mesh.",

@@ -166,13 +166,19 @@ impl Doomed {
 impl Removal {
     /// What can go of what the owner of this uid owns: in the given order, the rest afterwards. A
     /// workload has to be gone, with its pods, before what comes after it: a pod that ends needs its
-    /// account and its rights until then.
-    pub(crate) fn new(world: &World, uid: &str, order: &[ObjectRef]) -> Self {
+    /// account and its rights until then. What lies neither in `namespace` nor in the order is none of ours,
+    /// whatever it says.
+    pub(crate) fn new(world: &World, uid: &str, order: &[ObjectRef], namespace: &str) -> Self {
         let mut children = world.children(uid);
         let place = |object: &ObjectRef| {
             let place = order.iter().position(|other| other == object);
             place.unwrap_or(order.len())
         };
+        let is_ours = |object: &ObjectRef| {
+            let of = object.namespace.as_deref();
+            of.is_none_or(|of| of == namespace) || order.contains(object)
+        };
+        children.retain(|(object, _)| is_ours(object));
         children.sort_by_key(|(object, _)| place(object));
         let mut removal = Self {
             doomed: Vec::new(),

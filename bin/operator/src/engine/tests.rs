@@ -1,6 +1,8 @@
 //! Plans and removals, with toy worlds.
 
-use mesh_render::object::{CONFIG_MAP, DAEMON_SET, SERVICE_ACCOUNT};
+use mesh_render::object::{
+    CLUSTER_ROLE, CONFIG_MAP, DAEMON_SET, NETWORK_ATTACHMENT_DEFINITION, SERVICE_ACCOUNT,
+};
 use serde_json::{Value, json};
 
 use super::*;
@@ -44,6 +46,10 @@ fn names(doomed: &[Doomed]) -> Vec<&str> {
         .iter()
         .map(|doomed| doomed.object.name.as_str())
         .collect()
+}
+
+fn removal_of(world: &World, order: &[ObjectRef]) -> Removal {
+    Removal::new(world, UID, order, "n")
 }
 
 #[test]
@@ -96,7 +102,7 @@ fn a_workload_is_gone_before_what_its_pods_need() {
     );
     let order = [ObjectRef::of(&set)];
     let world = mk_world(&[&set, &account], |_| {});
-    let removal = Removal::new(&world, UID, &order);
+    let removal = removal_of(&world, &order);
     assert_eq!(
         (names(&removal.doomed), removal.is_complete),
         (vec!["set"], false)
@@ -107,16 +113,39 @@ fn a_workload_is_gone_before_what_its_pods_need() {
             body["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
         }
     });
-    let removal = Removal::new(&world, UID, &order);
+    let removal = removal_of(&world, &order);
     assert_eq!(
         (names(&removal.doomed), removal.is_complete),
         (vec![], false)
     );
     let world = mk_world(&[&account], |_| {});
-    let removal = Removal::new(&world, UID, &order);
+    let removal = removal_of(&world, &order);
     assert_eq!(
         (names(&removal.doomed), removal.is_complete),
         (vec!["account"], false)
     );
-    assert!(Removal::new(&World::default(), UID, &order).is_complete);
+    assert!(removal_of(&World::default(), &order).is_complete);
+}
+
+#[test]
+fn what_others_claim_of_their_objects_holds_no_removal_up() {
+    let mut forged = mk_object(DAEMON_SET, "forged");
+    forged.namespace = Some("theirs".into());
+    let mut attachment = mk_object(NETWORK_ATTACHMENT_DEFINITION, "attachment");
+    attachment.namespace = Some("default".into());
+    let mut role = mk_object(CLUSTER_ROLE, "role");
+    role.namespace = None;
+    let order = [ObjectRef::of(&attachment)];
+    let world = mk_world(&[&forged, &attachment, &role], |_| {});
+    let removal = removal_of(&world, &order);
+    assert_eq!(
+        (names(&removal.doomed), removal.is_complete),
+        (vec!["attachment", "role"], false)
+    );
+    let world = mk_world(&[&forged], |_| {});
+    let removal = removal_of(&world, &order);
+    assert_eq!(
+        (names(&removal.doomed), removal.is_complete),
+        (vec![], true)
+    );
 }

@@ -4,6 +4,7 @@ use mesh_api::sail::{
     ComponentStatus, IstioCNI,
     condition::{self, STATE_OF_NODE},
 };
+use mesh_render::object::NETWORK_ATTACHMENT_DEFINITION;
 
 use super::{
     components, gates,
@@ -13,6 +14,7 @@ use super::{
 };
 use crate::{
     images::Component,
+    key::ObjectRef,
     outcome::{Finalize, Outcome},
     world::View,
 };
@@ -41,8 +43,18 @@ pub fn reconcile(view: &View<'_>, cni: &IstioCNI) -> Outcome<ComponentStatus> {
 
 /// What remains to be done when it is not wanted any more.
 pub fn finalize(view: &View<'_>, cni: &IstioCNI) -> Finalize<ComponentStatus> {
-    let workload = gates::cni_workload(cni);
-    uninstall::of_node_component(view, &cni.metadata, workload, cni.status.as_ref())
+    // The attachment lies where pods of all namespaces find it.
+    let order = vec![gates::cni_workload(cni), attachment()];
+    let objects = (order, cni.spec.namespace.as_str());
+    uninstall::of_node_component(view, &cni.metadata, objects, cni.status.as_ref())
+}
+
+fn attachment() -> ObjectRef {
+    ObjectRef::namespaced(
+        NETWORK_ATTACHMENT_DEFINITION,
+        mesh_render::cni::ATTACHMENT_NAMESPACE,
+        mesh_render::cni::ACCOUNT,
+    )
 }
 
 fn plan(view: &View<'_>, cni: &IstioCNI) -> Result<Plan, Refusal> {

@@ -52,7 +52,10 @@ pub fn reconcile(view: &View<'_>, revision: &IstioRevision) -> Outcome<Component
 
 /// What remains to be done when it is not wanted any more.
 pub fn finalize(_view: &View<'_>, revision: &IstioRevision) -> Finalize<ComponentStatus> {
-    Finalize::Remove(vec![gates::istiod_workload(revision)])
+    Finalize::Remove {
+        order: vec![gates::istiod_workload(revision)],
+        namespace: revision.spec.namespace.clone(),
+    }
 }
 
 /// The condition `InUse` of a revision or tag.

@@ -56,8 +56,12 @@ pub fn reconcile(view: &View<'_>, tag: &IstioRevisionTag) -> Outcome<IstioRevisi
 }
 
 /// What remains to be done when it is not wanted any more.
-pub fn finalize(_view: &View<'_>, _tag: &IstioRevisionTag) -> Finalize<IstioRevisionTagStatus> {
-    Finalize::Remove(Vec::new())
+pub fn finalize(_view: &View<'_>, tag: &IstioRevisionTag) -> Finalize<IstioRevisionTagStatus> {
+    let status = tag.status.clone().unwrap_or_default();
+    Finalize::Remove {
+        order: Vec::new(),
+        namespace: status.istiod_namespace,
+    }
 }
 
 type Planned<'a> = (&'a Arc<IstioRevision>, Vec<mesh_render::Object>);

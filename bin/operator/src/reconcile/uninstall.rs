@@ -12,20 +12,24 @@ use crate::{
     world::View,
 };
 
-/// Removes `workload`, unless pods are in the mesh: without the CNI agent and the node proxy they would have
-/// no network. `status` is that which the resource has now.
+/// Removes what is in `order`, with the DaemonSet first, and the rest, unless pods are in the mesh: without the
+/// CNI agent and the node proxy they would have no network. `status` is that which the resource has now.
 pub(super) fn of_node_component<S: Status>(
     view: &View<'_>,
     meta: &ObjectMeta,
-    workload: ObjectRef,
+    (order, namespace): (Vec<ObjectRef>, &str),
     status: Option<&S>,
 ) -> Finalize<S> {
     let annotations = meta.annotations.as_ref();
     let forced = annotations.and_then(|all| all.get(UNINSTALL_ANNOTATION));
     let forced = forced.is_some_and(|value| value == UNINSTALL_FORCE);
     let usage = view.enrolment();
-    if forced || usage.enrolled_pods() == 0 || view.live(&workload).is_none() {
-        return Finalize::Remove(vec![workload]);
+    let runs = order
+        .first()
+        .is_some_and(|workload| view.live(workload).is_some());
+    if forced || usage.enrolled_pods() == 0 || !runs {
+        let namespace = namespace.to_owned();
+        return Finalize::Remove { order, namespace };
     }
     let message = format!(
         "{}; take them out with kubectl label namespace NAME istio.io/dataplane-mode-, or annotate this \

@@ -69,8 +69,9 @@ pub fn reconcile(view: &View<'_>, ztunnel: &ZTunnel) -> Outcome<ZTunnelStatus> {
 
 /// What remains to be done when it is not wanted any more.
 pub fn finalize(view: &View<'_>, ztunnel: &ZTunnel) -> Finalize<ZTunnelStatus> {
-    let workload = gates::ztunnel_workload(ztunnel);
-    uninstall::of_node_component(view, &ztunnel.metadata, workload, ztunnel.status.as_ref())
+    let order = vec![gates::ztunnel_workload(ztunnel)];
+    let objects = (order, ztunnel.spec.namespace.as_str());
+    uninstall::of_node_component(view, &ztunnel.metadata, objects, ztunnel.status.as_ref())
 }
 
 fn plan(

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use mesh_api::sail::IstioCNI;
+use operator::names::{MANAGED_BY, MANAGER};
 use serde_json::{Value, json};
 
 use super::{
@@ -100,6 +101,37 @@ async fn an_object_that_nobody_owns_is_taken_over_when_it_is_handed_over() {
         .await;
     cluster.until_state::<IstioCNI>("default", "Healthy").await;
     assert_eq!(version(&cluster), "v1.30.2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_somebody_else_holds_elsewhere_does_not_keep_a_resource() {
+    let cluster = Cluster::start().await;
+    let spec = json!({"version": "v1.30.2", "namespace": "istio-cni"});
+    let cni = json!({"metadata": {"name": "default"}, "spec": spec});
+    cluster.create::<IstioCNI>(cni).await;
+    let _rollouts = Rollouts::of(&cluster);
+    let _operator = cluster.operator(reconcilers()).await;
+    let cni = cluster.until_state::<IstioCNI>("default", "Healthy").await;
+    let owners = json!([{
+        "apiVersion": cni["apiVersion"], "kind": cni["kind"], "name": "default",
+        "uid": cni["metadata"]["uid"], "controller": true,
+    }]);
+    cluster.create_namespace("tenant").await;
+    cluster
+        .create::<ConfigMap>(json!({"metadata": {
+            "name": "forged", "namespace": "tenant", "ownerReferences": owners,
+            "labels": {MANAGED_BY: MANAGER}, "finalizers": ["tenant.example/mine"],
+        }}))
+        .await;
+    // It is known, and its deletion has no end.
+    let pruned = |map: Option<&Value>| {
+        map.is_some_and(|map| map["metadata"]["deletionTimestamp"].is_string())
+    };
+    cluster
+        .until::<ConfigMap>(Some("tenant"), "forged", pruned)
+        .await;
+    cluster.delete::<IstioCNI>(None, "default").await;
+    cluster.until_gone::<IstioCNI>(None, "default").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,10 +33,13 @@ pub(crate) fn reconcilers() -> Reconcilers {
             reconcile: revision,
             finalize: Some(|_, revision| {
                 let namespace = &revision.spec.namespace;
-                Finalize::Remove(vec![
-                    ObjectRef::namespaced(DEPLOYMENT, namespace, "istiod"),
-                    ObjectRef::global(CLUSTER_ROLE, "istiod"),
-                ])
+                Finalize::Remove {
+                    order: vec![
+                        ObjectRef::namespaced(DEPLOYMENT, namespace, "istiod"),
+                        ObjectRef::global(CLUSTER_ROLE, "istiod"),
+                    ],
+                    namespace: namespace.clone(),
+                }
             }),
         },
         cni: Reconciler {
@@ -150,10 +153,13 @@ fn remove_cni(_view: &View<'_>, cni: &IstioCNI) -> Finalize<ComponentStatus> {
         };
     }
     let namespace = &cni.spec.namespace;
-    Finalize::Remove(vec![
-        ObjectRef::namespaced(DAEMON_SET, namespace, "istio-cni-node"),
-        ObjectRef::namespaced(SERVICE_ACCOUNT, namespace, "istio-cni"),
-    ])
+    Finalize::Remove {
+        order: vec![
+            ObjectRef::namespaced(DAEMON_SET, namespace, "istio-cni-node"),
+            ObjectRef::namespaced(SERVICE_ACCOUNT, namespace, "istio-cni"),
+        ],
+        namespace: namespace.clone(),
+    }
 }
 
 fn outcome(view: &View<'_>, namespace: &str, apply: Vec<Object>) -> Outcome<ComponentStatus> {

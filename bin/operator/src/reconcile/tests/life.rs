@@ -253,9 +253,12 @@ fn node_components_stay_while_pods_are_in_the_mesh() {
         let force = ("lateen.io/uninstall".to_owned(), "force".to_owned());
         meta.annotations = Some([force].into());
     });
-    let removal = |name| {
+    let removal = |name: &str| {
         let object = ObjectRef::namespaced(mesh_render::object::DAEMON_SET, name, name);
-        Finalize::Remove(vec![object])
+        Finalize::Remove {
+            order: vec![object],
+            namespace: name.to_owned(),
+        }
     };
     assert_eq!(forced.finalize("default", &all.ztunnel), removal("ztunnel"));
     assert!(matches!(
@@ -265,7 +268,7 @@ fn node_components_stay_while_pods_are_in_the_mesh() {
     forced.world.usage.delete_pod("bookinfo", "details");
     assert!(matches!(
         forced.finalize("default", &all.cni),
-        Finalize::Remove(_)
+        Finalize::Remove { .. }
     ));
 }
 
@@ -277,5 +280,5 @@ fn what_never_ran_is_removed_although_pods_are_in_somebody_elses_mesh() {
     cluster.settle();
     cluster.delete::<ZTunnel>("default");
     let removal = cluster.finalize("default", &reconcilers().ztunnel);
-    assert!(matches!(removal, Finalize::Remove(_)), "{removal:?}");
+    assert!(matches!(removal, Finalize::Remove { .. }), "{removal:?}");
 }
