@@ -98,6 +98,8 @@ struct Cluster {
 impl Cluster {
     async fn start() -> Self {
         let server = ApiServer::start(Options::default()).await.unwrap();
+        let stand_ins = mesh_api::openshift::stand_ins();
+        server.install_crds(stand_ins).unwrap();
         let admin = server.admin_client().await.unwrap();
         let cluster = Self { server, admin };
         for name in [NAME, "istio-system", "istio-cni", "ztunnel"] {
@@ -128,13 +130,8 @@ impl Cluster {
         self.server.client_with_token(&token).await.unwrap()
     }
 
-    /// Applies objects of kinds that the server has.
     async fn apply_all(&self, client: &Client, objects: Vec<Object>) -> Result<(), kube::Error> {
-        let absent = [SECURITY_CONTEXT_CONSTRAINTS, NETWORK_ATTACHMENT_DEFINITION];
-        for object in objects
-            .iter()
-            .filter(|object| !absent.contains(&object.kind))
-        {
+        for object in &objects {
             let resource = crate::watches::resource(object.kind);
             let api: Api<DynamicObject> = match &object.namespace {
                 Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
@@ -159,10 +156,11 @@ fn mesh(values: &Value) -> Vec<Object> {
 async fn the_operator_can_apply_all_that_it_renders_with_its_own_rights() {
     let cluster = Cluster::start().await;
     let operator = cluster.operator().await;
-    cluster
-        .apply_all(&operator, mesh(&json!({})))
-        .await
-        .unwrap();
+    let objects = mesh(&json!({}));
+    for kind in [SECURITY_CONTEXT_CONSTRAINTS, NETWORK_ATTACHMENT_DEFINITION] {
+        assert!(objects.iter().any(|object| object.kind == kind), "{kind:?}");
+    }
+    cluster.apply_all(&operator, objects).await.unwrap();
 }
 
 #[tokio::test]
