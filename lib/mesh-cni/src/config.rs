@@ -44,6 +44,10 @@ pub struct PluginConfig {
     pub native_nftables: bool,
     /// For Istio's plugin; ours always fails closed.
     pub enable_ambient_detection_retry: bool,
+    /// Whether STATUS says that pods cannot be added while the agent is away. Only where the agent's pod has
+    /// the node's network: kubelet starts no other pod as long as STATUS fails, the agent's own included.
+    #[serde(skip_serializing_if = "is_false")]
+    pub status_needs_agent: bool,
 }
 
 /// `{}`, whatever is read.
@@ -73,6 +77,7 @@ impl Default for PluginConfig {
             pod_namespace: String::new(),
             native_nftables: false,
             enable_ambient_detection_retry: false,
+            status_needs_agent: false,
         }
     }
 }
@@ -86,4 +91,9 @@ fn null_is_none<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(value: &bool) -> bool {
+    !value
 }

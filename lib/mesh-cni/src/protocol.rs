@@ -70,6 +70,9 @@ pub struct IstioNet {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Attachment {
+    /// The network's name in the configuration. A pod may be in several, each with our plugin.
+    #[serde(default)]
+    pub network: String,
     /// `CNI_CONTAINERID`: the sandbox.
     pub container_id: String,
     /// `CNI_IFNAME`: the interface in the pod.
@@ -97,10 +100,14 @@ pub struct Added {
     pub enrolled: bool,
 }
 
-/// The attachments that a node has; whatever else is known can go.
+/// The attachments that a node has to a network; whatever else is known of this network can go, and nothing of
+/// another one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Valid {
+    /// The network's name in the configuration.
+    #[serde(default)]
+    pub network: String,
     /// Sandbox and interface.
     pub attachments: Vec<ValidAttachment>,
 }

@@ -54,7 +54,7 @@ fn every_difference_of_the_entry_is_found_and_repaired() {
     let mut verdicts = Vec::new();
     let mut try_out = |text: String| {
         let mut damaged = list(&text);
-        verdicts.push(damaged.verdict(&ours()));
+        verdicts.push(format!("{:?}", damaged.verdict(&ours())));
         damaged.insert(&ours());
         assert_eq!(damaged.verdict(&ours()), Verdict::Current);
         assert_eq!(damaged, current);
@@ -77,10 +77,9 @@ fn every_difference_of_the_entry_is_found_and_repaired() {
     let mut first = value;
     first["plugins"].as_array_mut().unwrap().rotate_right(1);
     try_out(first.to_string());
-    use Verdict::{Misplaced, Outdated, Repeated};
     assert_eq!(
         verdicts,
-        [Outdated, Outdated, Outdated, Repeated, Misplaced]
+        ["Outdated", "Outdated", "Outdated", "Repeated", "Misplaced"]
     );
 }
 
@@ -157,7 +156,7 @@ fn copy_of_our_own_follows_the_primary() {
     let primary = list(CALICO);
     let copy = primary.owned_copy(&ours());
     // An entry that an earlier installation left in the primary makes no difference.
-    let mut tainted = primary.clone();
+    let mut tainted = primary;
     tainted.insert(&PluginConfig::default());
     assert_eq!(tainted.owned_copy(&ours()), copy);
     let changed = list(&CALICO.replace("1500", "1400"));
