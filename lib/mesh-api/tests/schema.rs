@@ -1,5 +1,7 @@
 //! What an API server with these CRDs takes, what it refuses, and what it says.
 
+#[path = "schema/rules.rs"]
+mod rules;
 #[path = "schema/sail.rs"]
 mod sail;
 
