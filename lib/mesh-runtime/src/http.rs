@@ -11,7 +11,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time,
 };
@@ -39,19 +39,27 @@ pub struct Limits {
     pub connections: usize,
 }
 
+/// Where connections come from.
+pub trait Listener: Send + Sync + 'static {
+    /// A connection.
+    type Stream: Send + 'static;
+    /// The next one, and the address of its peer if peers have addresses. Dropping the future loses none.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<Peer>)>> + Send;
+}
+
 /// What makes a connection ready to carry a request.
-pub trait Transport: Clone + Send + Sync + 'static {
+pub trait Transport<S = TcpStream>: Clone + Send + Sync + 'static {
     /// What then carries it.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// Makes a connection ready. A failure is the peer's.
-    fn open(&self, stream: TcpStream) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn open(&self, stream: S) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 
-/// No more than TCP.
+/// No more than the connection itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Plain;
 
-/// Who sent a request; found in its extensions.
+/// Who sent a request; found in its extensions, unless it came over a socket whose peers have no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
@@ -81,8 +89,8 @@ pub async fn serve(
 
 /// Like [`serve`], with what makes a connection ready first, such as a TLS handshake. It has as long as
 /// the request head.
-pub async fn serve_over<T: Transport>(
-    (listener, transport): (TcpListener, T),
+pub async fn serve_over<L: Listener, T: Transport<L::Stream>>(
+    (listener, transport): (L, T),
     router: Arc<Router>,
     limits: Limits,
     tasks: task::Tracker,
@@ -123,28 +131,30 @@ pub async fn serve_over<T: Transport>(
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
+async fn accept<L: Listener>(
+    listener: &L,
     room: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, Peer, OwnedSemaphorePermit)> {
+) -> io::Result<(L::Stream, Option<Peer>, OwnedSemaphorePermit)> {
     let permit = Arc::clone(room)
         .acquire_owned()
         .await
         .map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
-    Ok((stream, Peer(peer), permit))
+    Ok((stream, peer, permit))
 }
 
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send,
-    peer: Peer,
+    peer: Option<Peer>,
     router: Arc<Router>,
     limits: Limits,
     drain: drain::Watch,
 ) {
     let answer = service_fn(|mut request: ::http::Request<Incoming>| {
         let router = Arc::clone(&router);
-        request.extensions_mut().insert(peer);
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         async move { Ok::<_, Infallible>(router.answer(request, &limits).await) }
     });
     let mut connection = pin!(
@@ -173,10 +183,28 @@ async fn connection(
     }
 }
 
-impl Transport for Plain {
+impl Listener for TcpListener {
     type Stream = TcpStream;
 
-    async fn open(&self, stream: TcpStream) -> io::Result<TcpStream> {
+    async fn accept(&self) -> io::Result<(TcpStream, Option<Peer>)> {
+        let (stream, peer) = self.accept().await?;
+        Ok((stream, Some(Peer(peer))))
+    }
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Option<Peer>)> {
+        let (stream, _unnamed) = self.accept().await?;
+        Ok((stream, None))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport<S> for Plain {
+    type Stream = S;
+
+    async fn open(&self, stream: S) -> io::Result<S> {
         Ok(stream)
     }
 }

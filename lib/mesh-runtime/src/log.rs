@@ -12,10 +12,14 @@
 //! Text that came from outside cannot forge a line or a field: control characters are escaped and
 //! values that could be misread are quoted.
 
-use std::{io, str::FromStr, time::Duration};
+use std::{
+    io,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
 
 use prometheus_client::metrics::counter::Counter;
-use tracing::Subscriber;
+use tracing::{Level, Subscriber};
 use tracing_subscriber::{Registry, filter::Targets, layer::SubscriberExt as _, reload};
 
 mod filter;
@@ -53,7 +57,23 @@ pub struct Config {
 pub struct Handle {
     filter: reload::Handle<Targets, Registry>,
     configured: Targets,
+    format: Format,
     flush: std::sync::Arc<FlushOnDrop>,
+}
+
+/// A line that another process has logged, to stand among ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// When it was logged there.
+    pub time: SystemTime,
+    /// Its level, by which the filter judges it.
+    pub level: Level,
+    /// Where it comes from; the filter judges it by this name too.
+    pub target: &'a str,
+    /// Its text.
+    pub message: &'a str,
+    /// Further fields.
+    pub fields: &'a [(&'a str, &'a str)],
 }
 
 /// Why logging could not be set up or changed.
@@ -112,6 +132,7 @@ pub fn build(
     let handle = Handle {
         filter: reload,
         configured,
+        format: config.format,
         flush: std::sync::Arc::new(FlushOnDrop(producer)),
     };
     Ok((subscriber, handle))
@@ -141,6 +162,17 @@ impl Handle {
     /// Goes back to the configured filter, with `directives` on top.
     pub fn reset_with(&self, directives: &str) -> Result<(), Error> {
         self.replace(filter::extend(self.configured.clone(), directives)?)
+    }
+
+    /// Writes a line of another process among ours, if the filter lets it through. What of it could mislead is
+    /// escaped, and long values are cut, as with our own.
+    pub fn write(&self, record: &Record<'_>) {
+        let wanted = |filter: &Targets| filter.would_enable(record.target, &record.level);
+        if self.filter.with_current(wanted).unwrap_or_default() {
+            let mut line = String::new();
+            format::foreign(&mut line, self.format, record);
+            self.flush.0.push(line.as_bytes());
+        }
     }
 
     fn replace(&self, targets: Targets) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use tracing::{
     field::{Field, Visit},
 };
 
-use super::Format;
+use super::{Format, Record};
 use crate::error;
 
 /// What every line starts with.
@@ -40,6 +40,9 @@ pub(super) struct Message<'a> {
 
 /// Longest value that is printed, in bytes. It bounds a line, whatever a peer sends.
 const MAX_VALUE: usize = 4096;
+
+/// Longest name of a field of another process, in characters.
+const MAX_NAME: usize = 64;
 
 /// The field that the macros of `tracing` put the text of an event in.
 const MESSAGE: &str = "message";
@@ -71,6 +74,26 @@ pub(super) fn close(out: &mut String, format: Format) {
         Format::Plain => "\n",
         Format::Json => "}\n",
     });
+}
+
+/// Renders a whole line that another process has logged.
+pub(super) fn foreign(line: &mut String, format: Format, record: &Record<'_>) {
+    let head = Head {
+        // A time outside of what can be written is no time that anything was logged at.
+        time: Timestamp::try_from(record.time).unwrap_or_default(),
+        level: record.level,
+        target: record.target,
+    };
+    open(line, format, head);
+    if format == Format::Plain {
+        line.push('\t');
+    }
+    Message::new(line, format).write(format_args!("{}", record.message));
+    let mut fields = Fields::of_event(line, format);
+    for (name, value) in record.fields {
+        fields.foreign(name, value);
+    }
+    close(line, format);
 }
 
 fn level_name(level: Level) -> &'static str {
@@ -119,6 +142,11 @@ impl<'a> Fields<'a> {
         if name == MESSAGE {
             return false;
         }
+        self.name(name);
+        true
+    }
+
+    fn name(&mut self, name: &str) {
         self.out.push_str(self.separator);
         match self.format {
             Format::Plain => {
@@ -133,7 +161,19 @@ impl<'a> Fields<'a> {
                 push(self.out, format_args!("\"{prefix}{name}\":"));
             }
         }
-        true
+    }
+
+    /// Adds a field of another process, whose names are not ours: what stands in none of ours is replaced.
+    fn foreign(&mut self, name: &str, value: &str) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        let name = name.chars().take(MAX_NAME);
+        let name: String = name.map(|c| if plain(c) { c } else { '_' }).collect();
+        // The message has its own place, and a name is not nothing.
+        match name.as_str() {
+            MESSAGE | "" => self.name("field"),
+            name => self.name(name),
+        }
+        quote(self.out, self.format.into(), format_args!("{value}"));
     }
 
     fn literal(&mut self, field: &Field, value: fmt::Arguments<'_>) {

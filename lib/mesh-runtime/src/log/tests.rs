@@ -368,3 +368,34 @@ fn formats_are_known_by_their_names() {
     assert_eq!("plain".parse(), Ok(Format::Plain));
     assert_eq!("xml".parse::<Format>(), Err(UnknownFormat("xml".into())));
 }
+
+#[test]
+fn a_line_of_another_process_keeps_its_time_and_cannot_forge_anything() {
+    let time = "2025-01-23T05:07:25.8066Z".parse::<Timestamp>().unwrap();
+    let record = Record {
+        time: time.into(),
+        level: Level::WARN,
+        target: "cni-plugin",
+        message: "slow\nerror",
+        fields: &[("pod", "web 1"), ("a=b\"", "x\"\n"), ("level", "error")],
+    };
+    let lines = |format, filter: &str| {
+        let memory = Memory::default();
+        let filter = filter.to_owned();
+        let config = Config { format, filter };
+        let (subscriber, log) = build(&config, memory.clone()).unwrap();
+        log.write(&record);
+        assert!(log.flush(DEADLINE));
+        drop(subscriber);
+        memory.text()
+    };
+    assert_eq!(
+        lines(Format::Plain, "info"),
+        "2025-01-23T05:07:25.806600Z\twarn\tcni-plugin\tslow\\nerror\tpod=\"web 1\" a_b_=\"x\\\"\\n\" level=\"error\"\n"
+    );
+    let json: serde_json::Value = serde_json::from_str(&lines(Format::Json, "info")).unwrap();
+    assert_eq!(json["level"], "warn");
+    assert_eq!(json["fields.level"], "error");
+    assert_eq!(json["message"], "slow\nerror");
+    assert_eq!(lines(Format::Plain, "info,cni-plugin=error"), "");
+}
