@@ -3,7 +3,11 @@
 //! What is enrolled is read from the kernel and compared with what should be, again and again; nothing
 //! else is memory. The parts know each other by the traits of [`parts`].
 
+pub mod args;
+pub mod config;
 pub mod installer;
 pub mod kernel;
+pub mod metrics;
 pub mod parts;
 pub mod platform;
+pub mod version;
