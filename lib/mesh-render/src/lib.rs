@@ -18,6 +18,7 @@ pub mod layers;
 pub mod meta;
 mod node;
 pub mod object;
+mod pod;
 pub mod rbac;
 pub mod scc;
 pub mod settings;

@@ -3,26 +3,32 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
+    api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet},
     api::core::v1::{
-        Capabilities, ContainerPort, EmptyDirVolumeSource, HTTPGetAction, HostPathVolumeSource,
-        LocalObjectReference, Probe, ResourceQuota, ResourceQuotaSpec, ResourceRequirements,
-        ScopeSelector, ScopedResourceSelectorRequirement, SeccompProfile, Toleration, Volume,
-        VolumeMount,
+        Capabilities, EmptyDirVolumeSource, HostPathVolumeSource, LocalObjectReference,
+        PodTemplateSpec, ResourceQuota, ResourceQuotaSpec, ResourceRequirements, ScopeSelector,
+        ScopedResourceSelectorRequirement, SeccompProfile, Toleration, Volume,
     },
-    apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
 };
-use mesh_api::sail::values::ResourceQuotas;
+use mesh_api::{
+    labels::{DATAPLANE_MODE, dataplane_mode},
+    sail::values::ResourceQuotas,
+};
 
 use crate::{
     Object,
     meta::{Installation, Texts, texts},
-    object::RESOURCE_QUOTA,
+    object::{DAEMON_SET, RESOURCE_QUOTA},
 };
 
-mod env;
 mod policy;
 
-pub(crate) use self::{env::Env, policy::network_policy};
+pub(crate) use self::policy::network_policy;
 
 /// The priority of what a node cannot do without.
 pub(crate) const PRIORITY: &str = "system-node-critical";
@@ -50,6 +56,53 @@ pub(crate) fn since(release: &str, minor: u32) -> bool {
         (Some(1), Some(found)) => found >= minor,
         _ => true,
     }
+}
+
+/// A DaemonSet of the pods that are `selected`.
+pub(crate) fn daemon_set(
+    metadata: ObjectMeta,
+    selected: Texts,
+    template: PodTemplateSpec,
+    update: DaemonSetUpdateStrategy,
+) -> Object {
+    let set = DaemonSet {
+        metadata,
+        spec: Some(DaemonSetSpec {
+            selector: LabelSelector {
+                match_labels: Some(selected),
+                ..LabelSelector::default()
+            },
+            template,
+            update_strategy: Some(update),
+            ..DaemonSetSpec::default()
+        }),
+        ..DaemonSet::default()
+    };
+    Object::new(DAEMON_SET, &set)
+}
+
+/// Replaces pods on one node at a time: with a surge, the new pod takes over before the old one ends.
+pub(crate) fn one_by_one(surge: bool) -> DaemonSetUpdateStrategy {
+    let (surge, unavailable) = if surge { (Some(1), 0) } else { (None, 1) };
+    DaemonSetUpdateStrategy {
+        type_: Some("RollingUpdate".to_owned()),
+        rolling_update: Some(RollingUpdateDaemonSet {
+            max_surge: surge.map(IntOrString::Int),
+            max_unavailable: Some(IntOrString::Int(unavailable)),
+        }),
+    }
+}
+
+/// Labels of pods: the user's, what they are `selected` by, and that the mesh leaves them alone.
+pub(crate) fn pod_labels(of: &Installation, users: &Texts, selected: Texts) -> Texts {
+    let mut labels = of.labels();
+    labels.extend(users.clone());
+    labels.extend(selected);
+    labels.extend(texts([
+        ("sidecar.istio.io/inject", "false"),
+        (DATAPLANE_MODE, dataplane_mode::NONE),
+    ]));
+    labels
 }
 
 /// Leaves those objects that `global.resourceScope` asks for.
@@ -118,37 +171,6 @@ pub(crate) fn empty_dir(name: &str) -> Volume {
         name: name.to_owned(),
         empty_dir: Some(EmptyDirVolumeSource::default()),
         ..Volume::default()
-    }
-}
-
-/// Where a volume is found in the container.
-pub(crate) fn mount(volume: &str, path: &str) -> VolumeMount {
-    VolumeMount {
-        name: volume.to_owned(),
-        mount_path: path.to_owned(),
-        ..VolumeMount::default()
-    }
-}
-
-/// A port that the container listens on.
-pub(crate) fn port(name: &str, number: i32) -> ContainerPort {
-    ContainerPort {
-        name: Some(name.to_owned()),
-        container_port: number,
-        protocol: Some("TCP".to_owned()),
-        ..ContainerPort::default()
-    }
-}
-
-/// Asks over HTTP whether the container is ready.
-pub(crate) fn ready_at(path: &str, port: i32) -> Probe {
-    Probe {
-        http_get: Some(HTTPGetAction {
-            path: Some(path.to_owned()),
-            port: IntOrString::Int(port),
-            ..HTTPGetAction::default()
-        }),
-        ..Probe::default()
     }
 }
 

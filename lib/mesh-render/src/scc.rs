@@ -77,13 +77,21 @@ pub(crate) fn grant(
     ]
 }
 
-/// The SELinux context with a level, which constraints need to compare.
-pub(crate) fn with_level(mut context: SELinuxOptions) -> SELinuxOptions {
+/// The SELinux context of a container as the values want it; on OpenShift with a level, which constraints
+/// need to compare.
+pub(crate) fn confinement(
+    wanted: Option<SELinuxOptions>,
+    openshift: bool,
+) -> Option<SELinuxOptions> {
+    if !openshift {
+        return wanted;
+    }
+    let mut context = wanted.unwrap_or_default();
     let level = context.level.get_or_insert_default();
     if level.is_empty() {
         LEVEL.clone_into(level);
     }
-    context
+    Some(context)
 }
 
 fn constraints(

@@ -1,27 +1,21 @@
 //! The agent's pods.
 
 use k8s_openapi::{
-    api::{
-        apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet},
-        core::v1::{
-            AppArmorProfile, ConfigMap, ConfigMapEnvSource, Container, EnvFromSource, PodSpec,
-            PodTemplateSpec, SecurityContext, Volume, VolumeMount,
-        },
+    api::core::v1::{
+        AppArmorProfile, ConfigMap, ConfigMapEnvSource, Container, EnvFromSource, PodSpec,
+        PodTemplateSpec, SecurityContext, Volume, VolumeMount,
     },
-    apimachinery::pkg::{
-        apis::meta::v1::{LabelSelector, ObjectMeta},
-        util::intstr::IntOrString,
-    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use mesh_api::labels::{DATAPLANE_MODE, REVISION, dataplane_mode};
+use mesh_api::labels::REVISION;
 use twox_hash::XxHash64;
 
 use super::{ACCOUNT, Agent, CONFIG, CONSTRAINTS, DAEMON_SET, selected};
 use crate::{
     Object,
     meta::{Texts, texts},
-    node::{self, Env, first, host_path, mount},
-    object::DAEMON_SET as DAEMON_SETS,
+    node::{self, first, host_path},
+    pod::{self, Env, mount, read_only},
     scc,
 };
 
@@ -72,48 +66,24 @@ impl Agent<'_> {
             labels.insert(REVISION.to_owned(), self.of.revision.clone());
         }
         labels.extend(self.values.daemon_set_labels.clone());
-        let set = DaemonSet {
-            metadata: ObjectMeta {
-                labels: Some(labels),
-                ..self.of.meta(DAEMON_SET)
-            },
-            spec: Some(DaemonSetSpec {
-                selector: LabelSelector {
-                    match_labels: Some(selected()),
-                    ..LabelSelector::default()
-                },
-                template: PodTemplateSpec {
-                    metadata: Some(self.pod_meta(config)),
-                    spec: Some(pod.clone()),
-                },
-                update_strategy: Some(self.update_strategy()),
-                ..DaemonSetSpec::default()
-            }),
-            ..DaemonSet::default()
+        let metadata = ObjectMeta {
+            labels: Some(labels),
+            ..self.of.meta(DAEMON_SET)
         };
-        (Object::new(DAEMON_SETS, &set), pod)
-    }
-
-    fn update_strategy(&self) -> DaemonSetUpdateStrategy {
-        let one_by_one = || DaemonSetUpdateStrategy {
-            type_: Some("RollingUpdate".to_owned()),
-            rolling_update: Some(RollingUpdateDaemonSet {
-                max_unavailable: Some(IntOrString::Int(1)),
-                ..RollingUpdateDaemonSet::default()
-            }),
+        let template = PodTemplateSpec {
+            metadata: Some(self.pod_meta(config)),
+            spec: Some(pod.clone()),
         };
-        let wanted = self.values.update_strategy.clone();
-        wanted.unwrap_or_else(one_by_one)
+        let update = self.values.update_strategy.clone();
+        let update = update.unwrap_or_else(|| node::one_by_one(false));
+        (
+            node::daemon_set(metadata, selected(), template, update),
+            pod,
+        )
     }
 
     fn pod_meta(&self, config: &ConfigMap) -> ObjectMeta {
-        let mut labels = self.of.labels();
-        labels.extend(self.values.pod_labels.clone());
-        labels.extend(selected());
-        labels.extend(texts([
-            ("sidecar.istio.io/inject", "false"),
-            (DATAPLANE_MODE, dataplane_mode::NONE),
-        ]));
+        let labels = node::pod_labels(&self.of, &self.values.pod_labels, selected());
         let port = METRICS_PORT.to_string();
         let mut annotations = texts([
             ("sidecar.istio.io/inject", "false"),
@@ -189,8 +159,8 @@ impl Agent<'_> {
             image_pull_policy: policy.map(Into::into),
             command: Some(vec!["install-cni".to_owned()]),
             args: Some(args),
-            ports: Some(vec![node::port("metrics", METRICS_PORT)]),
-            readiness_probe: Some(node::ready_at("/readyz", READINESS_PORT)),
+            ports: Some(vec![pod::port("metrics", METRICS_PORT)]),
+            readiness_probe: Some(pod::ready_at("/readyz", READINESS_PORT)),
             security_context: Some(self.security_context()),
             env: Some(self.env()),
             env_from: Some(vec![EnvFromSource {
@@ -229,11 +199,7 @@ impl Agent<'_> {
                     .clone()
                     .unwrap_or_else(node::runtime_default),
             ),
-            se_linux_options: if self.openshift {
-                Some(scc::with_level(se_linux.unwrap_or_default()))
-            } else {
-                se_linux
-            },
+            se_linux_options: scc::confinement(se_linux, self.openshift),
             app_armor_profile: (!self.app_armor_by_annotation()).then(unconfined),
             ..SecurityContext::default()
         }
@@ -292,10 +258,7 @@ impl Agent<'_> {
     fn mounts(&self) -> Vec<VolumeMount> {
         let mut mounts = vec![mount("cni-bin-dir", "/host/opt/cni/bin")];
         if self.ambient() || self.repairs() {
-            mounts.push(VolumeMount {
-                read_only: Some(true),
-                ..mount("cni-host-procfs", "/host/proc")
-            });
+            mounts.push(read_only("cni-host-procfs", "/host/proc"));
         }
         mounts.push(mount("cni-net-dir", "/host/etc/cni/net.d"));
         mounts.push(mount("cni-socket-dir", "/var/run/istio-cni"));

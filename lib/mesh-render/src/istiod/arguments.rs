@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::{
-    api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, ResourceFieldSelector},
-    apimachinery::pkg::api::resource::Quantity,
-};
+use k8s_openapi::api::core::v1::EnvVar;
 use mesh_api::control_plane::{self, MONITORING_PORT, Refusal};
 use serde_json::Value;
 
 use super::Plan;
-use crate::{Error, PlatformKind};
+use crate::{
+    Error, PlatformKind,
+    pod::env::{field, resource, text},
+};
 
 /// How the program is started.
 pub(super) struct Arguments {
@@ -125,7 +125,7 @@ fn environment(plan: &mut Plan<'_>) -> Result<Vec<EnvVar>, Error> {
         field("POD_NAME", "metadata.name"),
         field("POD_NAMESPACE", "metadata.namespace"),
         text("CLUSTER_ID", cluster(plan)),
-        text("CA_TRUSTED_NODE_ACCOUNTS", &trusted_accounts(plan)),
+        text("CA_TRUSTED_NODE_ACCOUNTS", trusted_accounts(plan)),
     ];
     if plan.is_istio() {
         env.extend(istios(plan));
@@ -207,10 +207,10 @@ fn istios(plan: &Plan<'_>) -> Vec<EnvVar> {
     let mut env = vec![
         field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
         text("KUBECONFIG", "/var/run/secrets/remote/config"),
-        text("PILOT_TRACE_SAMPLING", &sampling.to_string()),
-        text("PILOT_ENABLE_ANALYSIS", &analysis.to_string()),
-        resource("GOMEMLIMIT", "limits.memory", "1"),
-        resource("GOMAXPROCS", "limits.cpu", "1"),
+        text("PILOT_TRACE_SAMPLING", sampling.to_string()),
+        text("PILOT_ENABLE_ANALYSIS", analysis.to_string()),
+        resource("GOMEMLIMIT", "limits.memory"),
+        resource("GOMAXPROCS", "limits.cpu"),
     ];
     let platform = global.platform.as_deref();
     if platform.and_then(PlatformKind::named) == Some(PlatformKind::OpenShift) {
@@ -218,7 +218,7 @@ fn istios(plan: &Plan<'_>) -> Vec<EnvVar> {
     }
     let port = plan.at("/global/sts/servicePort").and_then(Value::as_i64);
     if let Some(port) = port.filter(|port| *port > 0) {
-        env.push(text("TOKEN_ISSUER_STS_PORT", &port.to_string()));
+        env.push(text("TOKEN_ISSUER_STS_PORT", port.to_string()));
     }
     env
 }
@@ -250,49 +250,4 @@ fn trusted_accounts(plan: &Plan<'_>) -> String {
 
 fn filled(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
-}
-
-fn text(name: &str, value: &str) -> EnvVar {
-    EnvVar {
-        name: name.to_owned(),
-        value: Some(value.to_owned()),
-        ..EnvVar::default()
-    }
-}
-
-fn field(name: &str, path: &str) -> EnvVar {
-    let field = ObjectFieldSelector {
-        field_path: path.to_owned(),
-        ..ObjectFieldSelector::default()
-    };
-    from(
-        name,
-        EnvVarSource {
-            field_ref: Some(field),
-            ..EnvVarSource::default()
-        },
-    )
-}
-
-fn resource(name: &str, resource: &str, divisor: &str) -> EnvVar {
-    let resource = ResourceFieldSelector {
-        resource: resource.to_owned(),
-        divisor: Some(Quantity(divisor.to_owned())),
-        ..ResourceFieldSelector::default()
-    };
-    from(
-        name,
-        EnvVarSource {
-            resource_field_ref: Some(resource),
-            ..EnvVarSource::default()
-        },
-    )
-}
-
-fn from(name: &str, source: EnvVarSource) -> EnvVar {
-    EnvVar {
-        name: name.to_owned(),
-        value_from: Some(source),
-        ..EnvVar::default()
-    }
 }

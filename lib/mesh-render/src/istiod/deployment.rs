@@ -4,16 +4,11 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
-            Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
-            HTTPGetAction, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
-            SecretVolumeSource, SecurityContext, ServiceAccountTokenProjection, Toleration, Volume,
-            VolumeMount, VolumeProjection,
+            Capabilities, Container, ContainerPort, EmptyDirVolumeSource, PodSpec, PodTemplateSpec,
+            Probe, SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeMount,
         },
     },
-    apimachinery::pkg::{
-        apis::meta::v1::{LabelSelector, ObjectMeta},
-        util::intstr::IntOrString,
-    },
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
 };
 use mesh_api::{
     control_plane::{HTTP_PORT, MONITORING_PORT, PLUGGED_SECRET, ROOT_CONFIG_MAP, SECURE_PORT},
@@ -24,6 +19,7 @@ use super::{Plan, arguments::Arguments};
 use crate::{
     meta::{Texts, texts},
     object::{self, Object},
+    pod::{self, config_map, mount, read_only},
 };
 
 /// Where a plugged-in authority is mounted.
@@ -63,7 +59,7 @@ pub(super) fn deployment(plan: &Plan<'_>, arguments: Arguments) -> Object {
         }),
         template: PodTemplateSpec {
             metadata: Some(pod_meta(plan)),
-            spec: Some(pod(plan, arguments)),
+            spec: Some(pod_spec(plan, arguments)),
         },
         ..DeploymentSpec::default()
     };
@@ -109,7 +105,7 @@ fn pod_meta(plan: &Plan<'_>) -> ObjectMeta {
     }
 }
 
-fn pod(plan: &Plan<'_>, arguments: Arguments) -> PodSpec {
+fn pod_spec(plan: &Plan<'_>, arguments: Arguments) -> PodSpec {
     let (pilot, global) = (&plan.values.pilot, &plan.values.global);
     let node_selector = Some(&pilot.node_selector).filter(|labels| !labels.is_empty());
     let node_selector = node_selector.unwrap_or(&global.default_node_selector);
@@ -178,26 +174,18 @@ fn ports(plan: &Plan<'_>) -> Vec<ContainerPort> {
     if plan.is_istio() {
         ports.extend([(15010, "grpc-xds"), (15017, "https-webhooks")]);
     }
-    let port = |(number, name): (u16, &str)| ContainerPort {
-        container_port: number.into(),
-        name: Some(name.to_owned()),
-        protocol: Some("TCP".to_owned()),
-        ..ContainerPort::default()
-    };
-    ports.into_iter().map(port).collect()
+    let ports = ports.into_iter();
+    ports
+        .map(|(number, name)| pod::port(name, number))
+        .collect()
 }
 
 fn readiness() -> Probe {
     Probe {
-        http_get: Some(HTTPGetAction {
-            path: Some("/ready".to_owned()),
-            port: IntOrString::Int(HTTP_PORT.into()),
-            ..HTTPGetAction::default()
-        }),
         initial_delay_seconds: Some(1),
         period_seconds: Some(3),
         timeout_seconds: Some(5),
-        ..Probe::default()
+        ..pod::ready_at("/ready", HTTP_PORT)
     }
 }
 
@@ -229,10 +217,10 @@ fn volumes(plan: &Plan<'_>) -> Vec<Volume> {
                 }),
                 ..Volume::default()
             },
-            token(),
+            pod::token(),
             secret("istio-kubeconfig", "istio-kubeconfig"),
             secret("istio-csr-dns-cert", "istiod-tls"),
-            config_map("istio-csr-ca-configmap", ROOT_CONFIG_MAP.to_owned(), true),
+            config_map("istio-csr-ca-configmap", ROOT_CONFIG_MAP, true),
         ]);
         if has_jwks(plan) {
             let name = plan.installation.suffixed(JWKS_CONFIG_MAP);
@@ -244,17 +232,17 @@ fn volumes(plan: &Plan<'_>) -> Vec<Volume> {
 }
 
 fn mounts(plan: &Plan<'_>) -> Vec<VolumeMount> {
-    let mut mounts = vec![mount("cacerts", PLUGGED_PATH, true)];
+    let mut mounts = vec![read_only("cacerts", PLUGGED_PATH)];
     if plan.is_istio() {
         mounts.extend([
-            mount("local-certs", "/var/run/secrets/istio-dns", false),
-            mount("istio-token", "/var/run/secrets/tokens", true),
-            mount("istio-kubeconfig", "/var/run/secrets/remote", true),
-            mount("istio-csr-dns-cert", "/var/run/secrets/istiod/tls", true),
-            mount("istio-csr-ca-configmap", "/var/run/secrets/istiod/ca", true),
+            mount("local-certs", "/var/run/secrets/istio-dns"),
+            read_only(pod::TOKEN, "/var/run/secrets/tokens"),
+            read_only("istio-kubeconfig", "/var/run/secrets/remote"),
+            read_only("istio-csr-dns-cert", "/var/run/secrets/istiod/tls"),
+            read_only("istio-csr-ca-configmap", "/var/run/secrets/istiod/ca"),
         ]);
         if has_jwks(plan) {
-            mounts.push(mount("extracacerts", "/cacerts", true));
+            mounts.push(read_only("extracacerts", "/cacerts"));
         }
     }
     mounts.extend(plan.values.pilot.volume_mounts.clone());
@@ -266,25 +254,6 @@ fn has_jwks(plan: &Plan<'_>) -> bool {
     root.is_some_and(|root| !root.is_empty())
 }
 
-fn token() -> Volume {
-    let token = ServiceAccountTokenProjection {
-        audience: Some("istio-ca".to_owned()),
-        expiration_seconds: Some(43200),
-        path: "istio-token".to_owned(),
-    };
-    Volume {
-        name: "istio-token".to_owned(),
-        projected: Some(ProjectedVolumeSource {
-            sources: Some(vec![VolumeProjection {
-                service_account_token: Some(token),
-                ..VolumeProjection::default()
-            }]),
-            ..ProjectedVolumeSource::default()
-        }),
-        ..Volume::default()
-    }
-}
-
 fn secret(name: &str, secret: &str) -> Volume {
     Volume {
         name: name.to_owned(),
@@ -294,27 +263,6 @@ fn secret(name: &str, secret: &str) -> Volume {
             ..SecretVolumeSource::default()
         }),
         ..Volume::default()
-    }
-}
-
-fn config_map(name: &str, map: String, optional: bool) -> Volume {
-    Volume {
-        name: name.to_owned(),
-        config_map: Some(ConfigMapVolumeSource {
-            name: map,
-            optional: Some(optional),
-            ..ConfigMapVolumeSource::default()
-        }),
-        ..Volume::default()
-    }
-}
-
-fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
-    VolumeMount {
-        name: name.to_owned(),
-        mount_path: path.to_owned(),
-        read_only: read_only.then_some(true),
-        ..VolumeMount::default()
     }
 }
 

@@ -1,27 +1,20 @@
 //! The proxy's pods.
 
 use k8s_openapi::{
-    api::{
-        apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet},
-        core::v1::{
-            ConfigMapVolumeSource, Container, PodSpec, PodTemplateSpec, ProjectedVolumeSource,
-            ResourceRequirements, SecurityContext, ServiceAccountTokenProjection, Volume,
-            VolumeMount, VolumeProjection,
-        },
+    api::core::v1::{
+        Container, PodSpec, PodTemplateSpec, ResourceRequirements, SecurityContext, Volume,
+        VolumeMount,
     },
-    apimachinery::pkg::{
-        apis::meta::v1::{LabelSelector, ObjectMeta},
-        util::intstr::IntOrString,
-    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use mesh_api::labels::{DATAPLANE_MODE, REVISION, dataplane_mode};
+use mesh_api::labels::REVISION;
 
 use super::{CONSTRAINTS, NAME, Proxy, env::REVOCATIONS, selected};
 use crate::{
     Object,
     meta::texts,
-    node::{self, empty_dir, first, host_path, mount},
-    object::DAEMON_SET,
+    node::{self, empty_dir, first, host_path},
+    pod::{self, config_map, mount, read_only},
     scc,
 };
 
@@ -31,10 +24,6 @@ const METRICS_PORT: i32 = 15020;
 const READINESS_PORT: i32 = 15021;
 /// The group of the process. Rules in pods know the proxy's own traffic by it.
 const GROUP: i64 = 1337;
-/// For whom the token is that the proxy shows the control plane.
-const TOKEN_AUDIENCE: &str = "istio-ca";
-/// How long that token is valid, in seconds. The kubelet renews it before.
-const TOKEN_SECONDS: i64 = 43200;
 /// The ConfigMap with the mesh's roots, which the control plane keeps in every namespace.
 const ROOTS: &str = "istio-ca-root-cert";
 
@@ -57,49 +46,24 @@ impl Proxy<'_> {
         let pod = self.pod();
         let mut labels = self.of.labels();
         labels.extend(selected());
-        let set = DaemonSet {
-            metadata: ObjectMeta {
-                labels: Some(labels),
-                ..self.of.meta(self.name())
-            },
-            spec: Some(DaemonSetSpec {
-                selector: LabelSelector {
-                    match_labels: Some(selected()),
-                    ..LabelSelector::default()
-                },
-                template: PodTemplateSpec {
-                    metadata: Some(self.pod_meta()),
-                    spec: Some(pod.clone()),
-                },
-                update_strategy: Some(self.update_strategy()),
-                ..DaemonSetSpec::default()
-            }),
-            ..DaemonSet::default()
+        let metadata = ObjectMeta {
+            labels: Some(labels),
+            ..self.of.meta(self.name())
         };
-        (Object::new(DAEMON_SET, &set), pod)
-    }
-
-    /// The new pod of a node takes over before the old one ends, on one node at a time.
-    fn update_strategy(&self) -> DaemonSetUpdateStrategy {
-        let surge = || DaemonSetUpdateStrategy {
-            type_: Some("RollingUpdate".to_owned()),
-            rolling_update: Some(RollingUpdateDaemonSet {
-                max_surge: Some(IntOrString::Int(1)),
-                max_unavailable: Some(IntOrString::Int(0)),
-            }),
+        let template = PodTemplateSpec {
+            metadata: Some(self.pod_meta()),
+            spec: Some(pod.clone()),
         };
-        let wanted = self.values.update_strategy.clone();
-        wanted.unwrap_or_else(surge)
+        let update = self.values.update_strategy.clone();
+        let update = update.unwrap_or_else(|| node::one_by_one(true));
+        (
+            node::daemon_set(metadata, selected(), template, update),
+            pod,
+        )
     }
 
     fn pod_meta(&self) -> ObjectMeta {
-        let mut labels = self.of.labels();
-        labels.extend(self.values.pod_labels.clone());
-        labels.extend(selected());
-        labels.extend(texts([
-            ("sidecar.istio.io/inject", "false"),
-            (DATAPLANE_MODE, dataplane_mode::NONE),
-        ]));
+        let labels = node::pod_labels(&self.of, &self.values.pod_labels, selected());
         let port = METRICS_PORT.to_string();
         let mut annotations = texts([
             ("sidecar.istio.io/inject", "false"),
@@ -156,8 +120,8 @@ impl Proxy<'_> {
             image: Some(self.image.reference.clone()),
             image_pull_policy: policy.map(Into::into),
             args: Some(vec!["proxy".to_owned(), "ztunnel".to_owned()]),
-            ports: Some(vec![node::port("ztunnel-stats", METRICS_PORT)]),
-            readiness_probe: Some(node::ready_at("/healthz/ready", READINESS_PORT)),
+            ports: Some(vec![pod::port("ztunnel-stats", METRICS_PORT)]),
+            readiness_probe: Some(pod::ready_at("/healthz/ready", READINESS_PORT)),
             security_context: Some(self.security_context()),
             env: Some(self.env()),
             resources: Some(self.resources()),
@@ -183,11 +147,7 @@ impl Proxy<'_> {
             run_as_non_root: Some(false),
             capabilities: Some(node::only(CAPABILITIES.iter().map(|(name, _)| *name))),
             seccomp_profile: Some(node::runtime_default()),
-            se_linux_options: if self.openshift {
-                Some(scc::with_level(se_linux.unwrap_or_default()))
-            } else {
-                se_linux
-            },
+            se_linux_options: scc::confinement(se_linux, self.openshift),
             ..SecurityContext::default()
         }
     }
@@ -196,7 +156,7 @@ impl Proxy<'_> {
         let roots = first([self.global.trust_bundle_name.as_ref()]);
         let mut volumes = vec![
             config_map("istiod-ca-cert", roots.unwrap_or(ROOTS), None),
-            token(),
+            pod::token(),
             host_path(
                 "cni-ztunnel-sock-dir",
                 "/var/run/ztunnel",
@@ -214,50 +174,14 @@ impl Proxy<'_> {
     fn mounts(&self) -> Vec<VolumeMount> {
         let mut mounts = vec![
             mount("istiod-ca-cert", "/var/run/secrets/istio"),
-            mount("istio-token", "/var/run/secrets/tokens"),
+            mount(pod::TOKEN, "/var/run/secrets/tokens"),
             mount("cni-ztunnel-sock-dir", "/var/run/ztunnel"),
             mount("tmp", "/tmp"),
         ];
         if self.reads_revocations() {
-            mounts.push(VolumeMount {
-                read_only: Some(true),
-                ..mount("crl-volume", REVOCATIONS)
-            });
+            mounts.push(read_only("crl-volume", REVOCATIONS));
         }
         mounts.extend(self.values.volume_mounts.clone());
         mounts
-    }
-}
-
-/// The entries of a ConfigMap as files.
-fn config_map(volume: &str, name: &str, optional: Option<bool>) -> Volume {
-    Volume {
-        name: volume.to_owned(),
-        config_map: Some(ConfigMapVolumeSource {
-            name: name.to_owned(),
-            optional,
-            ..ConfigMapVolumeSource::default()
-        }),
-        ..Volume::default()
-    }
-}
-
-/// The token that the proxy shows the control plane.
-fn token() -> Volume {
-    let token = ServiceAccountTokenProjection {
-        audience: Some(TOKEN_AUDIENCE.to_owned()),
-        expiration_seconds: Some(TOKEN_SECONDS),
-        path: "istio-token".to_owned(),
-    };
-    Volume {
-        name: "istio-token".to_owned(),
-        projected: Some(ProjectedVolumeSource {
-            sources: Some(vec![VolumeProjection {
-                service_account_token: Some(token),
-                ..VolumeProjection::default()
-            }]),
-            ..ProjectedVolumeSource::default()
-        }),
-        ..Volume::default()
     }
 }

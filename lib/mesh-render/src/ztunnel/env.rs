@@ -5,7 +5,10 @@ use mesh_api::sail::values::EnvValue;
 use serde_json::Value;
 
 use super::Proxy;
-use crate::node::{self, Env, first};
+use crate::{
+    node::{self, first},
+    pod::{Env, env::source},
+};
 
 /// Where the control plane is if nothing says so.
 const ISTIO_NAMESPACE: &str = "istio-system";
@@ -36,7 +39,7 @@ impl Proxy<'_> {
         for (name, value) in &self.values.env {
             match value {
                 EnvValue::Text(text) => env.text(name, text),
-                EnvValue::From(source) => env.source(name, (**source).clone()),
+                EnvValue::From(from) => env.set(source(name, (**from).clone())),
             }
         }
         env.into_vec()
