@@ -10,8 +10,10 @@
 
 pub mod command;
 pub mod copy;
+pub mod ipset;
 pub mod limits;
 pub mod netns;
+pub mod nfnetlink;
 pub mod routing;
 pub mod seqpacket;
 pub mod socket;

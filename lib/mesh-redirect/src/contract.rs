@@ -4,7 +4,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::model::Mark;
+use crate::{model::Mark, options::Family};
 
 /// Where the proxy accepts what applications send out.
 pub const OUTBOUND_PORT: u16 = 15001;
@@ -44,3 +44,11 @@ pub const PROBE_ADDRESS_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 7, 127);
 pub const PROBE_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(
     0xfd16, 0x9254, 0x7127, 0x1337, 0xffff, 0xffff, 0xffff, 0xffff,
 );
+
+/// The name of a node's set of the pods of one family to which probes may go.
+pub const fn probe_set(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "istio-inpod-probes-v4",
+        Family::V6 => "istio-inpod-probes-v6",
+    }
+}

@@ -15,6 +15,7 @@ use std::{
 
 use crate::{
     compare::{Comparison, Verdict},
+    contract::probe_set,
     model::{Action, Hook, Match, Rule, RuleSet, Table, Test},
     options::Family,
 };
@@ -106,6 +107,7 @@ pub fn chain_name(hook: Hook) -> &'static str {
     match hook {
         Hook::Prerouting => "ISTIO_PRERT",
         Hook::Output => "ISTIO_OUTPUT",
+        Hook::Postrouting => "ISTIO_POSTRT",
     }
 }
 
@@ -119,6 +121,16 @@ fn builtin_name(hook: Hook) -> &'static str {
     match hook {
         Hook::Prerouting => "PREROUTING",
         Hook::Output => "OUTPUT",
+        Hook::Postrouting => "POSTROUTING",
+    }
+}
+
+/// Where the jump goes if it is missing. On the way out the first rule that names a source decides, and
+/// others have theirs too; in a pod, rules of its own come first.
+fn jump_verb(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Prerouting | Hook::Output => "-A",
+        Hook::Postrouting => "-I",
     }
 }
 
@@ -146,18 +158,26 @@ fn fill_table(
             );
         }
     }
+    let uses = |hook| rules.chains_of(table).any(|chain| chain.hook == hook);
     let mut present: Vec<Hook> = Vec::new();
     for jump in held.into_iter().flat_map(foreign_jumps) {
         match wanted_jump(jump) {
-            Some(hook) if !present.contains(&hook) => present.push(hook),
+            Some(hook) if uses(hook) && !present.contains(&hook) => present.push(hook),
             _ => line(input, format_args!("-D {} {}", jump.chain, jump.spec)),
         }
     }
     for chain in rules.chains_of(table) {
         if !present.contains(&chain.hook) {
             let (from, to) = (builtin_name(chain.hook), chain_name(chain.hook));
-            line(input, format_args!("-A {from} -j {to}"));
+            let verb = jump_verb(chain.hook);
+            line(input, format_args!("{verb} {from} -j {to}"));
         }
+    }
+    let wanted = |name: &str| rules.chains_of(table).any(|c| chain_name(c.hook) == name);
+    let held = held.into_iter().flat_map(|table| &table.chains);
+    for chain in held.filter(|name| is_own_chain(name) && !wanted(name)) {
+        line(input, format_args!("-F {chain}"));
+        line(input, format_args!("-X {chain}"));
     }
     line(input, format_args!("COMMIT"));
 }
@@ -282,6 +302,10 @@ impl fmt::Display for RuleText<'_> {
                 Match::ConnectionMark(test) => {
                     write!(f, "-m connmark {}--mark {} ", not(test), test.value())?;
                 }
+                Match::OwnSocket => f.write_str("-m owner --socket-exists ")?,
+                Match::ToProbedPod(family) => {
+                    write!(f, "-m set --match-set {} dst ", probe_set(*family))?;
+                }
             }
         }
         write_action(f, rule.action())
@@ -298,6 +322,7 @@ fn write_action(f: &mut fmt::Formatter<'_>, action: Action) -> fmt::Result {
             f.write_str("-j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff")
         }
         Action::TrackInZone(zone) => write!(f, "-j CT --zone {zone}"),
+        Action::SourceAddress(address) => write!(f, "-j SNAT --to-source {address}"),
     }
 }
 

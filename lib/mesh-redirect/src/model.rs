@@ -44,6 +44,8 @@ pub enum Hook {
     Prerouting,
     /// The packet was made by a process of this namespace.
     Output,
+    /// The packet is about to leave, whoever made it.
+    Postrouting,
 }
 
 /// What to do with packets that meet all conditions. For `Nat` only the first packet of a connection is
@@ -77,6 +79,10 @@ pub enum Match {
     PacketMark(Test<Mark>),
     /// The mark on its connection.
     ConnectionMark(Test<Mark>),
+    /// A process of this namespace has the socket that it was sent from; not so of what is forwarded.
+    OwnSocket,
+    /// It goes to a member of the probe set of this family.
+    ToProbedPod(Family),
 }
 
 /// A comparison.
@@ -103,6 +109,8 @@ pub enum Action {
     RestoreMark,
     /// Track it in another conntrack zone.
     TrackInZone(u16),
+    /// Let it seem to come from this address; answers find their way back.
+    SourceAddress(IpAddr),
 }
 
 /// A transport that rules distinguish.
@@ -166,6 +174,17 @@ impl RuleSet {
     pub fn uses(&self, table: Table) -> bool {
         self.chains_of(table).next().is_some()
     }
+
+    /// The families whose probe sets the rules of a table look into. A set is in the table that uses it.
+    pub fn probe_sets(&self, table: Table) -> impl Iterator<Item = Family> {
+        let looks_into = move |family: Family| {
+            let mut rules = self.chains_of(table).flat_map(|chain| &chain.rules);
+            rules.any(|rule| rule.matches.contains(&Match::ToProbedPod(family)))
+        };
+        Family::ALL
+            .into_iter()
+            .filter(move |family| looks_into(*family))
+    }
 }
 
 // === impl Chain ===
@@ -190,7 +209,7 @@ impl Table {
 
 impl Hook {
     /// Every hook that the mesh uses.
-    pub const ALL: [Self; 2] = [Self::Prerouting, Self::Output];
+    pub const ALL: [Self; 3] = [Self::Prerouting, Self::Output, Self::Postrouting];
 }
 
 // === impl Rule ===
@@ -224,7 +243,7 @@ impl Rule {
     /// The family it is limited to, by saying so or by comparing an address.
     pub fn family(&self) -> Option<Family> {
         self.matches.iter().find_map(|m| match m {
-            Match::Family(family) => Some(*family),
+            Match::Family(family) | Match::ToProbedPod(family) => Some(*family),
             Match::Source(Test::Is(ip) | Test::IsNot(ip))
             | Match::Destination(Test::Is(ip) | Test::IsNot(ip)) => Some(Family::of(*ip)),
             _ => None,

@@ -12,28 +12,32 @@ use std::{
 };
 
 use crate::{
+    contract::probe_set,
     model::{Action, Chain, Hook, Mark, Match, Protocol, Rule, RuleSet, Table, Test},
     options::Family,
 };
 
+mod held;
 mod listing;
+
+pub(crate) use held::{Held, HeldBase, HeldChain, HeldRule, HeldSet};
 
 pub(crate) use listing::objects;
 pub use listing::{Error, compare};
 
 /// The family of our tables; one table holds the rules for IPv4 and IPv6.
-const FAMILY: &str = "inet";
+pub(crate) const FAMILY: &str = "inet";
 
 /// A base chain's place in the kernel: what the table and the hook ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct BaseChain {
-    name: &'static str,
-    kind: &'static str,
-    priority: i32,
+pub(crate) struct BaseChain {
+    pub(crate) name: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) priority: i32,
 }
 
 /// The transaction that puts the rules in place, whatever was there before: tables that the set does not
-/// use (DNS capture was switched off) disappear in the same moment.
+/// use (DNS capture was switched off) disappear in the same moment. So do the members of probe sets.
 pub fn apply(rules: &RuleSet) -> String {
     let mut script = String::new();
     for table in Table::ALL {
@@ -69,6 +73,7 @@ pub fn chain_name(hook: Hook) -> &'static str {
     match hook {
         Hook::Prerouting => "istio-prerouting",
         Hook::Output => "istio-output",
+        Hook::Postrouting => "istio-postrouting",
     }
 }
 
@@ -77,22 +82,32 @@ pub fn rule_text(rule: &Rule) -> String {
     RuleText(rule).to_string()
 }
 
-fn base_chain(table: Table, hook: Hook) -> BaseChain {
+pub(crate) fn base_chain(table: Table, hook: Hook) -> BaseChain {
     let name = match hook {
         Hook::Prerouting => "prerouting",
         Hook::Output => "output",
+        Hook::Postrouting => "postrouting",
     };
     let (kind, priority) = match (table, hook) {
         // Chains of type route look the route up again when a mark has changed.
         (Table::Mangle, Hook::Output) => ("route", -150),
-        (Table::Mangle, Hook::Prerouting) => ("filter", -150),
+        (Table::Mangle, _) => ("filter", -150),
         (Table::Raw, _) => ("filter", -300),
+        (Table::Nat, Hook::Postrouting) => ("nat", 100),
         (Table::Nat, _) => ("nat", -100),
     };
     BaseChain {
         name,
         kind,
         priority,
+    }
+}
+
+/// What the members of a family's probe set are.
+fn set_type(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4_addr",
+        Family::V6 => "ipv6_addr",
     }
 }
 
@@ -105,6 +120,13 @@ fn delete_table(script: &mut String, table: Table) {
 fn create_table(script: &mut String, table: Table, rules: &RuleSet) {
     let name = table_name(table);
     line(script, format_args!("add table {FAMILY} {name}"));
+    for family in rules.probe_sets(table) {
+        let (set, kind) = (probe_set(family), set_type(family));
+        line(
+            script,
+            format_args!("add set {FAMILY} {name} {set} {{ type {kind}; }}"),
+        );
+    }
     for Chain { hook, .. } in rules.chains_of(table) {
         let BaseChain {
             name: base,
@@ -159,6 +181,9 @@ impl fmt::Display for RuleText<'_> {
             }
             Action::RestoreMark => f.write_str("meta mark set ct mark"),
             Action::TrackInZone(zone) => write!(f, "ct zone set {zone}"),
+            Action::SourceAddress(address) => {
+                write!(f, "snat {} to {address}", header(address))
+            }
         }
     }
 }
@@ -192,6 +217,10 @@ fn write_match(f: &mut fmt::Formatter<'_>, rule: &Rule, condition: &Match) -> fm
         Match::DestinationPort(port) => write!(f, "{} dport {} ", transport(rule), relation(port)),
         Match::PacketMark(mark) => write!(f, "meta mark {} ", masked(*mark)),
         Match::ConnectionMark(mark) => write!(f, "ct mark {} ", masked(*mark)),
+        // Every user's number; without a socket there is none to compare.
+        Match::OwnSocket => f.write_str("meta skuid >= 0 "),
+        Match::ToProbedPod(Family::V4) => write!(f, "ip daddr @{} ", probe_set(Family::V4)),
+        Match::ToProbedPod(Family::V6) => write!(f, "ip6 daddr @{} ", probe_set(Family::V6)),
     }
 }
 

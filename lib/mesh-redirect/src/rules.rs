@@ -1,4 +1,4 @@
-//! The rules of a pod in the mesh, and why each is there.
+//! The rules of a pod in the mesh and of its node, and why each is there.
 //!
 //! The proxy is outside of the pod, but its sockets are inside the pod's network namespace. Three things
 //! are needed of the kernel: that what applications send and receive is delivered to these sockets; that
@@ -13,7 +13,7 @@ use crate::{
     model::{
         Action, Chain, Hook, InterfaceName, Mark, Match, Protocol, Rule, RuleSet, Table, Test,
     },
-    options::{Families, Family, Options},
+    options::{Families, Family, Options, ProbeAddresses},
 };
 
 /// The rules of a pod. They are Istio's, one to one, so that either agent recognises the other's.
@@ -46,6 +46,28 @@ pub fn in_pod(options: &Options) -> RuleSet {
         limit_to(family, &mut chains);
     }
     RuleSet::new(options.families, chains)
+}
+
+/// The rules of a node: what its own processes send to a pod of the probe set seems to come from the probe
+/// address, which the pod's rules let pass.
+///
+/// The kubelet is not told from other processes: nothing that the kernel knows does that reliably, neither
+/// its user (root) nor its name. What containers and other hosts send has no socket here.
+pub fn on_host(families: Families, probes: &ProbeAddresses) -> RuleSet {
+    let rules = families.iter().map(|family| {
+        let probe = [
+            Match::Protocol(Protocol::Tcp),
+            Match::OwnSocket,
+            Match::ToProbedPod(family),
+        ];
+        Rule::new(probe, Action::SourceAddress(probes.of(family)))
+    });
+    let chain = Chain {
+        table: Table::Nat,
+        hook: Hook::Postrouting,
+        rules: rules.collect(),
+    };
+    RuleSet::new(families, vec![chain])
 }
 
 /// The proxy's connections to the application carry the client's address and the proxy's mark. They

@@ -44,7 +44,7 @@ const FOREIGN_IPTABLES: &str = "*nat\n:MINE - [0:0]\n-A PREROUTING -p tcp -m com
 
 fn add_foreign_rules(pod: &Namespace, engine: Engine) {
     match engine {
-        Engine::Nft => pod
+        Engine::Netlink | Engine::Nft => pod
             .exec("nft", &["-f", "-"], FOREIGN_NFT)
             .map(drop)
             .unwrap(),
@@ -216,7 +216,7 @@ fn damage_is_told_and_repaired() {
     let rules = in_pod(&Options::default());
     for engine in Engine::ALL {
         let (damages, program, arguments): (_, _, &[&str]) = match engine {
-            Engine::Nft => (nft, "nft", &["-f", "-"]),
+            Engine::Netlink | Engine::Nft => (nft, "nft", &["-f", "-"]),
             Engine::IptablesNft => (iptables, "iptables-nft-restore", &["--noflush"]),
             Engine::IptablesLegacy => (iptables, "iptables-legacy-restore", &["--noflush"]),
         };
@@ -250,6 +250,7 @@ fn differences_are_named_in_the_words_of_the_backend() {
         "-p tcp -m mark",
     ];
     for (engine, place, rule) in [
+        (Engine::Netlink, place[0], rule[0]),
         (Engine::Nft, place[0], rule[0]),
         (Engine::IptablesNft, place[1], rule[1]),
     ] {
@@ -327,9 +328,10 @@ fn whatever_the_options_the_kernel_accepts_the_rules() {
             engine.check(&pod, &rules);
         }
         // And reads back what was written, interface names and addresses included.
-        for engine in [Engine::Nft, Engine::IptablesNft] {
+        for engine in [Engine::Netlink, Engine::Nft, Engine::IptablesNft] {
             engine.apply(&pod, &rules);
             prop_assert_eq!(engine.compare(&pod, &rules), Verdict::Same);
+            engine.remove(&pod);
         }
         Ok(())
     });

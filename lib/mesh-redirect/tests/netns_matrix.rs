@@ -175,6 +175,11 @@ fn situations() -> [(&'static str, Options, Column); 4] {
 }
 
 #[tokio::test]
+async fn netlink_rules_send_each_flow_where_it_belongs() {
+    every_flow_goes_where_it_belongs(Engine::Netlink).await;
+}
+
+#[tokio::test]
 async fn nft_rules_send_each_flow_where_it_belongs() {
     every_flow_goes_where_it_belongs(Engine::Nft).await;
 }

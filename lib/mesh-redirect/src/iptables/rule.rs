@@ -3,7 +3,11 @@
 use std::net::IpAddr;
 
 use super::save::SavedRule;
-use crate::model::{Action, Mark, Match, Protocol, Rule, Test};
+use crate::{
+    contract::probe_set,
+    model::{Action, Mark, Match, Protocol, Rule, Test},
+    options::Family,
+};
 
 impl SavedRule {
     /// The rule as a value, or `None` if it is not of our vocabulary.
@@ -45,6 +49,13 @@ fn condition<'a, 'w>(words: &'w [&'a str]) -> Option<(Option<Match>, &'w [&'a st
             rest,
         )),
         ["-m", "tcp" | "udp", rest @ ..] if equality => Some((None, rest)),
+        ["-m", "owner", "--socket-exists", rest @ ..] if equality => {
+            Some((Some(Match::OwnSocket), rest))
+        }
+        ["-m", "set", "--match-set", name, "dst", rest @ ..] if equality => {
+            let family = Family::ALL.into_iter().find(|f| probe_set(*f) == *name)?;
+            Some((Some(Match::ToProbedPod(family)), rest))
+        }
         [flag, value, rest @ ..] => Some((Some(simple(flag, value, equality)?), rest)),
         _ => None,
     }
@@ -82,6 +93,7 @@ fn action(target: &str, options: &[&str]) -> Option<Action> {
         ("CONNMARK", ["--restore-mark", "--nfmask", nf, "--ctmask", ct]) => {
             (hex(nf)? == u32::MAX && hex(ct)? == u32::MAX).then_some(Action::RestoreMark)
         }
+        ("SNAT", ["--to-source", address]) => Some(Action::SourceAddress(address.parse().ok()?)),
         ("CT", ["--zone", zone]) => Some(Action::TrackInZone(zone.parse().ok()?)),
         _ => None,
     }

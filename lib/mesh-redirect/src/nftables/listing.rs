@@ -8,10 +8,11 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::{FAMILY, RuleText, base_chain, chain_name, table_name};
+use super::{FAMILY, Held, HeldBase, HeldChain, HeldRule, HeldSet, table_name};
 use crate::{
-    compare::{Comparison, Verdict},
-    model::{Action, Hook, Mark, Match, Protocol, Rule, RuleSet, Table, Test},
+    compare::Verdict,
+    contract::probe_set,
+    model::{Action, Mark, Match, Protocol, Rule, RuleSet, Table, Test},
     options::Family,
 };
 
@@ -27,52 +28,10 @@ pub enum Error {
     Shape,
 }
 
-/// What a namespace holds in our tables.
-#[derive(Debug, Default)]
-struct Listing {
-    tables: Vec<Table>,
-    chains: Vec<HeldChain>,
-    others: Vec<(Table, String)>,
-}
-
-#[derive(Debug)]
-struct HeldChain {
-    table: Table,
-    name: String,
-    base: Option<HeldBase>,
-    rules: Vec<HeldRule>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct HeldBase {
-    kind: String,
-    hook: String,
-    priority: i64,
-    policy: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum HeldRule {
-    Known(Rule),
-    Jump(String),
-    Unknown(String),
-}
-
 /// Compares what a namespace should hold with the output of `nft --json list ruleset` in it. Only our
 /// own tables are looked at.
 pub fn compare(wanted: &RuleSet, listing: &str) -> Result<Verdict, Error> {
-    let held = Listing::parse(listing)?;
-    let mut comparison = Comparison::default();
-    for table in Table::ALL {
-        let place = format!("{FAMILY} {}", table_name(table));
-        match (wanted.uses(table), held.tables.contains(&table)) {
-            (true, true) => compare_table(&mut comparison, wanted, &held, table),
-            (true, false) => comparison.missing(&place, "table"),
-            (false, true) => comparison.foreign(&place, "table"),
-            (false, false) => {}
-        }
-    }
-    Ok(comparison.verdict())
+    Ok(parse(listing)?.compare(wanted))
 }
 
 /// The objects of a listing, each with its kind.
@@ -88,154 +47,63 @@ pub(crate) fn objects(root: &Value) -> Result<impl Iterator<Item = (&str, &Value
         .map(|(kind, object)| (&**kind, object)))
 }
 
-fn compare_table(comparison: &mut Comparison, wanted: &RuleSet, held: &Listing, table: Table) {
-    comparison.found();
-    let prefix = format!("{FAMILY} {}", table_name(table));
-    let mut expected = Vec::new();
-    for chain in wanted.chains_of(table) {
-        let base = base_chain(table, chain.hook);
-        let name = chain_name(chain.hook);
-        let base_rules = vec![HeldRule::Jump(name.to_owned()).with_text()];
-        let rules = chain
-            .rules
-            .iter()
-            .map(|r| HeldRule::Known(r.clone()).with_text())
-            .collect();
-        expected.extend([
-            (
-                base.name,
-                Some(HeldBase::wanted(table, chain.hook)),
-                base_rules,
-            ),
-            (name, None, rules),
-        ]);
+fn parse(text: &str) -> Result<Held, Error> {
+    let root = serde_json::from_str(text).map_err(Error::Json)?;
+    let mut held = Held::default();
+    for (kind, object) in objects(&root)? {
+        add(&mut held, kind, object);
     }
-    for (name, base, rules) in &expected {
-        let place = format!("{prefix} {name}");
-        match held.chain(table, name) {
-            Some(chain) => {
-                if chain.base != *base {
-                    comparison.foreign(&place, "chain with another type, hook, priority or policy");
-                }
-                let held: Vec<_> = chain
-                    .rules
-                    .iter()
-                    .cloned()
-                    .map(HeldRule::with_text)
-                    .collect();
-                comparison.sequence(&place, rules, &held);
-            }
-            None => comparison.missing(&place, "chain"),
+    Ok(held)
+}
+
+fn add(held: &mut Held, kind: &str, object: &Value) {
+    let key = if kind == "table" { "name" } else { "table" };
+    let ours = |table: &Table| string(object, key) == Some(table_name(*table));
+    let Some(table) = Table::ALL.into_iter().find(ours) else {
+        return;
+    };
+    if string(object, "family") != Some(FAMILY) {
+        return;
+    }
+    let text = |key| string(object, key).unwrap_or_default().to_owned();
+    match kind {
+        "table" => held.tables.push(table),
+        "chain" => held.chains.push(HeldChain {
+            table,
+            name: text("name"),
+            base: base(object),
+            rules: Vec::new(),
+        }),
+        "rule" => {
+            let rule = held_rule(object.get("expr").unwrap_or(&Value::Null));
+            held.add_rule(table, &text("chain"), rule);
         }
-    }
-    for chain in held.chains.iter().filter(|chain| chain.table == table) {
-        if !expected.iter().any(|(name, ..)| *name == chain.name) {
-            comparison.foreign(&format!("{prefix} {}", chain.name), "chain");
-        }
-    }
-    for (_, what) in held.others.iter().filter(|(other, _)| *other == table) {
-        comparison.foreign(&prefix, what);
+        // A set with properties of its own, such as time-outs, is another kind of set.
+        "set" => held.sets.push(HeldSet {
+            table,
+            name: text("name"),
+            kind: text("type"),
+            plain: object.get("flags").is_none(),
+        }),
+        _ => held.others.push((table, kind.to_owned())),
     }
 }
 
-// === impl Listing ===
-
-impl Listing {
-    fn parse(text: &str) -> Result<Self, Error> {
-        let root = serde_json::from_str(text).map_err(Error::Json)?;
-        let mut listing = Self::default();
-        for (kind, object) in objects(&root)? {
-            listing.add(kind, object);
-        }
-        Ok(listing)
-    }
-
-    fn add(&mut self, kind: &str, object: &Value) {
-        let key = if kind == "table" { "name" } else { "table" };
-        let ours = |table: &Table| string(object, key) == Some(table_name(*table));
-        let Some(table) = Table::ALL.into_iter().find(ours) else {
-            return;
-        };
-        if string(object, "family") != Some(FAMILY) {
-            return;
-        }
-        match kind {
-            "table" => self.tables.push(table),
-            "chain" => self.chains.push(HeldChain {
-                table,
-                name: string(object, "name").unwrap_or_default().to_owned(),
-                base: HeldBase::parse(object),
-                rules: Vec::new(),
-            }),
-            "rule" => {
-                let name = string(object, "chain").unwrap_or_default();
-                let rule = HeldRule::parse(object.get("expr").unwrap_or(&Value::Null));
-                match self
-                    .chains
-                    .iter_mut()
-                    .find(|c| c.table == table && c.name == name)
-                {
-                    Some(chain) => chain.rules.push(rule),
-                    None => self.others.push((table, rule.text())),
-                }
-            }
-            _ => self.others.push((table, kind.to_owned())),
-        }
-    }
-
-    fn chain(&self, table: Table, name: &str) -> Option<&HeldChain> {
-        self.chains
-            .iter()
-            .find(|chain| chain.table == table && chain.name == name)
-    }
+fn base(chain: &Value) -> Option<HeldBase> {
+    Some(HeldBase {
+        kind: string(chain, "type")?.to_owned(),
+        hook: string(chain, "hook")?.to_owned(),
+        priority: chain.get("prio")?.as_i64()?,
+        policy: string(chain, "policy")?.to_owned(),
+    })
 }
 
-// === impl HeldBase ===
-
-impl HeldBase {
-    fn wanted(table: Table, hook: Hook) -> Self {
-        let base = base_chain(table, hook);
-        Self {
-            kind: base.kind.to_owned(),
-            hook: base.name.to_owned(),
-            priority: base.priority.into(),
-            policy: "accept".to_owned(),
-        }
-    }
-
-    fn parse(chain: &Value) -> Option<Self> {
-        Some(Self {
-            kind: string(chain, "type")?.to_owned(),
-            hook: string(chain, "hook")?.to_owned(),
-            priority: chain.get("prio")?.as_i64()?,
-            policy: string(chain, "policy")?.to_owned(),
-        })
-    }
-}
-
-// === impl HeldRule ===
-
-impl HeldRule {
-    fn parse(expressions: &Value) -> Self {
-        let parsed = expressions.as_array().and_then(|list| {
-            let statements: Vec<_> = list.iter().filter(|e| e.get("counter").is_none()).collect();
-            jump(&statements).or_else(|| rule(&statements))
-        });
-        parsed.unwrap_or_else(|| Self::Unknown(expressions.to_string()))
-    }
-
-    fn text(&self) -> String {
-        match self {
-            Self::Known(rule) => RuleText(rule).to_string(),
-            Self::Jump(target) => format!("jump {target}"),
-            Self::Unknown(expressions) => expressions.clone(),
-        }
-    }
-
-    fn with_text(self) -> (Self, String) {
-        let text = self.text();
-        (self, text)
-    }
+fn held_rule(expressions: &Value) -> HeldRule {
+    let parsed = expressions.as_array().and_then(|list| {
+        let statements: Vec<_> = list.iter().filter(|e| e.get("counter").is_none()).collect();
+        jump(&statements).or_else(|| rule(&statements))
+    });
+    parsed.unwrap_or_else(|| HeldRule::Unknown(expressions.to_string()))
 }
 
 fn jump(statements: &[&Value]) -> Option<HeldRule> {
@@ -260,6 +128,7 @@ fn rule(statements: &[&Value]) -> Option<HeldRule> {
 fn condition_of(statement: &Value) -> Option<Vec<Match>> {
     let comparison = statement.get("match")?;
     let equality = match string(comparison, "op")? {
+        ">=" => return own_socket(comparison),
         "==" => true,
         "!=" => false,
         _ => return None,
@@ -296,9 +165,21 @@ fn condition_of(statement: &Value) -> Option<Vec<Match>> {
     }])
 }
 
+fn own_socket(comparison: &Value) -> Option<Vec<Match>> {
+    let key = string(comparison.get("left")?.get("meta")?, "key")?;
+    let all = comparison.get("right")?.as_u64()? == 0;
+    (key == "skuid" && all).then(|| vec![Match::OwnSocket])
+}
+
 fn payload_match(payload: &Value, equality: bool, right: &Value) -> Option<Vec<Match>> {
     let header = string(payload, "protocol")?;
     match (header, string(payload, "field")?) {
+        ("ip" | "ip6", "daddr") if right.as_str()?.starts_with('@') => {
+            let name = right.as_str()?.strip_prefix('@')?;
+            let family = Family::ALL.into_iter().find(|f| probe_set(*f) == name)?;
+            let fits = (header == "ip") == (family == Family::V4);
+            (equality && fits).then(|| vec![Match::ToProbedPod(family)])
+        }
         ("ip" | "ip6", field @ ("saddr" | "daddr")) => {
             let address: IpAddr = right.as_str()?.parse().ok()?;
             let test = Test::new(equality, address);
@@ -329,9 +210,18 @@ fn action(statement: &Value) -> Option<Action> {
         "redirect" => Some(Action::Redirect(
             u16::try_from(value.get("port")?.as_u64()?).ok()?,
         )),
+        "snat" => Some(Action::SourceAddress(source(value)?)),
         "mangle" => mangle(value.get("key")?, value.get("value")?),
         _ => None,
     }
+}
+
+/// The address alone; a range of ports or a flag makes it another action.
+fn source(snat: &Value) -> Option<IpAddr> {
+    let address: IpAddr = string(snat, "addr")?.parse().ok()?;
+    let family = if address.is_ipv4() { "ip" } else { "ip6" };
+    let only = snat.as_object()?.len() == 2 && string(snat, "family")? == family;
+    only.then_some(address)
 }
 
 fn mangle(key: &Value, value: &Value) -> Option<Action> {

@@ -1,31 +1,47 @@
-//! The programs that put rules into the kernel, each as a test has to call it.
+//! What puts rules into the kernel, each as a test has to call it.
 
 use std::fmt;
 
+use mesh_net::nfnetlink::{Snapshot, Socket};
 use mesh_redirect::{
     Backend, Families, Family, Options, RuleSet, Verdict,
     backend::{Command, Listed, Program},
     iptables,
+    netlink::{self, Dump},
 };
 use testkit_net::Namespace;
 
 /// A backend with the variant of its programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Engine {
+    Netlink,
     Nft,
     IptablesNft,
     IptablesLegacy,
 }
 
 impl Engine {
-    pub(crate) const ALL: [Self; 3] = [Self::Nft, Self::IptablesNft, Self::IptablesLegacy];
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Netlink,
+        Self::Nft,
+        Self::IptablesNft,
+        Self::IptablesLegacy,
+    ];
 
     pub(crate) fn apply(self, pod: &Namespace, rules: &RuleSet) {
+        if self == Self::Netlink {
+            let batch = netlink::apply(rules);
+            return socket(pod).commit(&batch.to_bytes()).unwrap();
+        }
         let commands = self.backend().apply(rules, &self.list(pod)).unwrap();
         self.run(pod, &commands);
     }
 
     pub(crate) fn remove(self, pod: &Namespace) {
+        if self == Self::Netlink {
+            let batch = netlink::remove();
+            return socket(pod).commit(&batch.to_bytes()).unwrap();
+        }
         let commands = self.backend().remove(&self.list(pod)).unwrap();
         self.run(pod, &commands);
         self.sweep(pod);
@@ -41,11 +57,18 @@ impl Engine {
     }
 
     pub(crate) fn compare(self, pod: &Namespace, rules: &RuleSet) -> Verdict {
+        if self == Self::Netlink {
+            return dump(pod).1.compare(rules);
+        }
         self.backend().compare(rules, &self.list(pod)).unwrap()
     }
 
     /// Has the kernel check the input without applying it.
     pub(crate) fn check(self, pod: &Namespace, rules: &RuleSet) {
+        if self == Self::Netlink {
+            let batch = netlink::apply(rules);
+            return socket(pod).commit(&batch.to_trial()).unwrap();
+        }
         for command in self.backend().apply(rules, &self.list(pod)).unwrap() {
             let check = if self == Self::Nft {
                 "--check"
@@ -60,7 +83,7 @@ impl Engine {
 
     fn backend(self) -> Backend {
         match self {
-            Self::Nft => Backend::Nftables,
+            Self::Netlink | Self::Nft => Backend::Nftables,
             Self::IptablesNft | Self::IptablesLegacy => Backend::Iptables,
         }
     }
@@ -84,7 +107,7 @@ impl Engine {
 
     fn program(self, program: Program) -> String {
         match self {
-            Self::Nft => program.name().to_owned(),
+            Self::Netlink | Self::Nft => program.name().to_owned(),
             Self::IptablesNft => program.name().replace("tables-", "tables-nft-"),
             Self::IptablesLegacy => program.name().replace("tables-", "tables-legacy-"),
         }
@@ -94,11 +117,33 @@ impl Engine {
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Netlink => "netlink",
             Self::Nft => "nft",
             Self::IptablesNft => "iptables-nft",
             Self::IptablesLegacy => "iptables-legacy",
         })
     }
+}
+
+/// A conversation about a pod's rules.
+pub(crate) fn socket(pod: &Namespace) -> Socket {
+    Socket::open(pod.handle()).unwrap()
+}
+
+/// What the kernel lists of a pod.
+pub(crate) fn dump(pod: &Namespace) -> (Snapshot, Dump) {
+    let mut socket = socket(pod);
+    let mut requests = netlink::requests();
+    let listed = socket.snapshot(&requests).unwrap();
+    let dump = Dump::decode(&listed.bytes);
+    let further = dump.further_requests();
+    if further.is_empty() {
+        return (listed, dump);
+    }
+    requests.extend(further);
+    let listed = socket.snapshot(&requests).unwrap();
+    let dump = Dump::decode(&listed.bytes);
+    (listed, dump)
 }
 
 /// All that the kernel holds about packet filters and routes, without counters and comments.
