@@ -11,6 +11,7 @@ pub const PLUGIN: &str = "istio-cni";
 /// called with either agent's configuration while one replaces the other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "the fields are a contract")]
 pub struct PluginConfig {
     /// Only for what is not in a list: the CNI version of the file.
     #[serde(rename = "cniVersion", skip_serializing_if = "Option::is_none")]

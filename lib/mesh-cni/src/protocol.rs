@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub mod client;
+
 /// The agent's socket in its run directory.
 pub const SOCKET: &str = "pluginevent.sock";
 

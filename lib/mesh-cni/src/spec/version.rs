@@ -64,3 +64,12 @@ impl fmt::Display for Version {
         f.write_str(self.as_str())
     }
 }
+
+/// The answer to VERSION, in the version that the runtime speaks if we do too.
+pub fn answer(spoken: Option<Version>) -> String {
+    serde_json::json!({
+        "cniVersion": spoken.unwrap_or(Version::LATEST).as_str(),
+        "supportedVersions": Version::ALL.map(Version::as_str),
+    })
+    .to_string()
+}
