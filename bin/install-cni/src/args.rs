@@ -228,7 +228,9 @@ fn listen(env: &Environment) -> Result<Listen, Error> {
     const PORT: &str = "a port from 1 to 65535, or 0 for none";
     let port = |name, default: u16| -> Result<Option<u16>, Error> {
         // Istio takes any number that is not above 0 for none.
-        let port = env.parsed::<i32>(name, PORT)?.unwrap_or_else(|| default.into());
+        let port = env
+            .parsed::<i32>(name, PORT)?
+            .unwrap_or_else(|| default.into());
         let valid = u16::try_from(port.max(0));
         let invalid = |_| environment::Error::new(name, &port.to_string(), PORT);
         Ok(Some(valid.map_err(invalid)?).filter(|port| *port > 0))

@@ -10,4 +10,5 @@ pub mod kernel;
 pub mod metrics;
 pub mod parts;
 pub mod platform;
+pub mod server;
 pub mod version;

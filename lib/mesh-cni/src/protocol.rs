@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub mod client;
 
@@ -48,7 +48,7 @@ pub struct IstioAdd {
     /// Its namespace.
     pub pod_namespace: String,
     /// Its addresses.
-    #[serde(default, rename = "IPs")]
+    #[serde(default, rename = "IPs", deserialize_with = "null_is_none")]
     pub ips: Vec<IstioIp>,
 }
 
@@ -132,6 +132,11 @@ pub struct Refusal {
     pub message: String,
     /// Whether the runtime should try again: CNI error code 11.
     pub again: bool,
+}
+
+/// Go writes a list without a value as `null`.
+fn null_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IstioIp>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 // === impl Verb ===

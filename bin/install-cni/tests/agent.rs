@@ -1,0 +1,5 @@
+//! The agent's parts with the kernel, sockets, files and API server that they work with.
+
+#[cfg(test)]
+#[path = "agent/sockets.rs"]
+mod sockets;
