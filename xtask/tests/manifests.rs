@@ -1,9 +1,5 @@
 //! The manifests with the real kubectl, whichever is in the PATH, on an embedded API server.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a step that fails is a test that fails"
-)]
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 #[path = "manifests/guides.rs"]
 mod guides;

@@ -52,6 +52,7 @@ pub mod apply;
 pub mod auth;
 pub mod cluster;
 pub mod convert;
+pub mod kubectl;
 pub mod meta;
 pub mod openapi;
 pub mod patch;

@@ -2,11 +2,7 @@
 //!
 //! With `LATEEN_CONFORMANCE_KUBECONFIG` the same commands go to that server, apart from those that need
 //! somebody to run pods.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a step that fails is a test that fails"
-)]
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 #[path = "kubectl/harness.rs"]
 mod harness;

@@ -1,19 +1,17 @@
 //! A kubectl with a home of its own, in a namespace of its own.
 
 use std::{
-    path::PathBuf,
-    process::{Output, Stdio},
+    process::Stdio,
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
 };
 
-use tempfile::TempDir;
 use testkit_kube::{
     auth::User,
+    kubectl::{self, PATIENCE, Said},
     server::{ApiServer, Options},
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
     time::timeout,
 };
@@ -21,26 +19,13 @@ use tokio::{
 /// Names a kubeconfig: kubectl talks to that server instead of the embedded one.
 const KUBECONFIG: &str = "LATEEN_CONFORMANCE_KUBECONFIG";
 
-/// How long a command may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// kubectl, as the administrator.
 pub(crate) struct Kubectl {
     pub(crate) embedded: Option<ApiServer>,
     pub(crate) namespace: String,
-    kubeconfig: PathBuf,
-    home: TempDir,
+    program: kubectl::Kubectl,
     /// The minor version of kubectl.
     pub(crate) minor: u32,
-}
-
-/// What a command said.
-#[derive(Debug)]
-pub(crate) struct Said {
-    command: String,
-    pub(crate) ok: bool,
-    pub(crate) out: String,
-    pub(crate) err: String,
 }
 
 /// A command that goes on, line by line. It ends with the test.
@@ -53,26 +38,20 @@ pub(crate) struct Following {
 
 impl Kubectl {
     pub(crate) async fn start() -> Self {
-        let home = TempDir::new().unwrap();
-        let (embedded, kubeconfig) = if let Some(path) = std::env::var_os(KUBECONFIG) {
-            (None, path.into())
+        let (embedded, program) = if let Some(path) = std::env::var_os(KUBECONFIG) {
+            (None, kubectl::Kubectl::with_kubeconfig(path))
         } else {
             let server = ApiServer::start(Options::default()).await.unwrap();
-            let path = home.path().join("kubeconfig");
-            std::fs::write(&path, server.kubeconfig(&User::admin()).unwrap()).unwrap();
-            (Some(server), path)
+            let kubeconfig = server.kubeconfig(&User::admin()).unwrap();
+            (Some(server), kubectl::Kubectl::new(&kubeconfig))
         };
-        let mut kubectl = Self {
+        let program = program.unwrap();
+        let kubectl = Self {
             embedded,
             namespace: unique("kubectl"),
-            kubeconfig,
-            home,
-            minor: 0,
+            minor: program.minor().await.unwrap(),
+            program,
         };
-        let version = kubectl.say("version --client -o json").await;
-        let version: serde_json::Value = serde_json::from_str(&version).unwrap();
-        let minor = version["clientVersion"]["minor"].as_str().unwrap();
-        kubectl.minor = minor.trim_end_matches('+').parse().unwrap();
         let created = kubectl
             .say(&format!("create namespace {}", kubectl.namespace))
             .await;
@@ -111,26 +90,13 @@ impl Kubectl {
     }
 
     pub(crate) async fn try_with(&self, command: &str, input: &str) -> Said {
-        let mut process = self.command(command);
-        process.stdin(Stdio::piped());
-        let mut child = start(&mut process);
-        let mut stdin = child.stdin.take().unwrap();
-        let input = input.to_owned();
-        let writing = tokio::spawn(async move {
-            // A command that does not read is free to end first.
-            let _read = stdin.write_all(input.as_bytes()).await;
-        });
-        let output = timeout(PATIENCE, child.wait_with_output()).await;
-        let output = output
-            .unwrap_or_else(|_| panic!("kubectl {command}: no end"))
-            .unwrap();
-        writing.await.unwrap();
-        Said::new(command, &output)
+        let said = kubectl::run(self.command(command), command, input).await;
+        said.unwrap()
     }
 
     /// A command that goes on, as watches do.
     pub(crate) fn follow(&self, command: &str) -> Following {
-        let mut child = start(&mut self.command(command));
+        let mut child = self.command(command).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         Following {
             _child: child,
@@ -140,24 +106,12 @@ impl Kubectl {
 
     /// Makes kubectl look again at which resources there are, which it keeps for minutes.
     pub(crate) fn forget(&self) {
-        let cache = self.home.path().join("cache");
-        std::fs::remove_dir_all(cache).unwrap();
+        self.program.forget().unwrap();
     }
 
     fn command(&self, command: &str) -> Command {
-        let mut process = Command::new("kubectl");
-        process
-            .env("HOME", self.home.path())
-            .env("KUBECONFIG", &self.kubeconfig)
-            .env_remove("KUBECTL_EXTERNAL_DIFF")
-            .arg("--cache-dir")
-            .arg(self.home.path().join("cache"))
-            .args(words(command))
-            .kill_on_drop(true)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        if !self.namespace.is_empty() && !command.contains("-A") && !command.contains("-n ") {
+        let mut process = self.program.command(command);
+        if !command.contains("-A") && !command.contains("-n ") {
             process.arg("--namespace").arg(&self.namespace);
         }
         process
@@ -178,28 +132,6 @@ impl Drop for Kubectl {
             let _cleaned = process.stdout(Stdio::null()).stderr(Stdio::null()).status();
         }
     }
-}
-
-fn start(command: &mut Command) -> Child {
-    let started = command.spawn();
-    started.unwrap_or_else(|e| panic!("kubectl does not start, hack/setup.sh installs it: {e}"))
-}
-
-/// Splits at spaces that are not between single quotes.
-fn words(command: &str) -> Vec<String> {
-    let parts = command.split('\'').enumerate();
-    let mut words = vec![String::new()];
-    for (number, part) in parts {
-        if number % 2 == 1 {
-            words.last_mut().unwrap().push_str(part);
-            continue;
-        }
-        let mut pieces = part.split(' ');
-        words.last_mut().unwrap().push_str(pieces.next().unwrap());
-        words.extend(pieces.map(str::to_owned));
-    }
-    words.retain(|word| !word.is_empty());
-    words
 }
 
 /// A name that nobody else uses.
@@ -242,37 +174,6 @@ spec:
         - containerPort: 80
 "
     )
-}
-
-// === impl Said ===
-
-impl Said {
-    fn new(command: &str, output: &Output) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self {
-            command: command.to_owned(),
-            ok: output.status.success(),
-            out: text(&output.stdout),
-            err: text(&output.stderr),
-        }
-    }
-
-    #[track_caller]
-    fn succeeds(self) -> String {
-        assert!(
-            self.ok,
-            "kubectl {}: {}{}",
-            self.command, self.out, self.err
-        );
-        self.out
-    }
-
-    /// The complaint of a command that must fail.
-    #[track_caller]
-    pub(crate) fn fails(self) -> String {
-        assert!(!self.ok, "kubectl {} went well: {}", self.command, self.out);
-        self.err
-    }
 }
 
 // === impl Following ===
