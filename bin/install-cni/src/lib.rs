@@ -3,6 +3,7 @@
 //! What is enrolled is read from the kernel and compared with what should be, again and again; nothing
 //! else is memory. The parts know each other by the traits of [`parts`].
 
+pub mod agent;
 pub mod args;
 pub mod config;
 pub mod installer;

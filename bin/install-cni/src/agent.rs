@@ -1,0 +1,81 @@
+//! What is in the mesh on this node, and that it stays so.
+//!
+//! The API server says which pods there are and which belong in the mesh ([`pods`]); the kernel says what is.
+//! Every pod has a [`machine`] that names the next step, and the [`driver`] takes it, for one pod one at a
+//! time and for no pod while another waits. Nothing is remembered but what can be looked up again: an
+//! agent that starts finds what the one before it did.
+//!
+//! The plugin's calls arrive at the [`Handle`], which implements [`Attach`](crate::parts::Attach).
+
+use std::{path::PathBuf, time::Duration};
+
+use mesh_cni::enrolment::Policy;
+use mesh_redirect::Options;
+
+mod attach;
+mod driver;
+mod feed;
+mod machine;
+mod metrics;
+pub mod netns;
+mod notes;
+mod pods;
+pub mod proxies;
+mod registry;
+mod status;
+mod view;
+
+pub use self::{
+    driver::{Agent, Error, Handle, Parts, Withdrawn},
+    feed::Snapshots,
+    machine::{Phase, Step},
+    pods::Reason,
+    view::{FailureView, PodView, View},
+};
+
+/// What the agent is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node whose pods it looks after, as the API server names it.
+    pub node: String,
+    /// Which pods belong in the mesh.
+    pub policy: Policy,
+    /// The rules of a pod whose annotations ask for nothing else.
+    pub options: Options,
+    /// The namespace of the control plane: ztunnel's pods there are never put in the mesh.
+    pub system_namespace: String,
+    /// Where things are.
+    pub paths: Paths,
+    /// How long things take.
+    pub patience: Patience,
+}
+
+/// How long things take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// How long the start of a pod waits for its enrolment before it is refused. The plugin waits 25 s.
+    pub add: Duration,
+    /// How often every pod is compared with the kernel.
+    pub verify: Duration,
+}
+
+/// Where things are, as this process sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// The agent's directory on the node, which outlives it but not the node's uptime.
+    pub run_dir: PathBuf,
+    /// The node's root directory: paths that the container runtime names are looked up below it.
+    pub host: PathBuf,
+    /// The node's `/proc`.
+    pub proc: PathBuf,
+}
+
+impl Default for Patience {
+    /// 20 s, and once a minute.
+    fn default() -> Self {
+        Self {
+            add: Duration::from_secs(20),
+            verify: Duration::from_secs(60),
+        }
+    }
+}

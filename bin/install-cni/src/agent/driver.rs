@@ -1,0 +1,612 @@
+//! The loops: watches feed the registry, the queue names the pods that have to be looked at, and every one
+//! of them goes its next steps in a future of its own.
+
+use std::{convert::Infallible, fmt, pin::pin, sync::Arc, time::Duration};
+
+use futures::{StreamExt as _, future::join, stream::FuturesUnordered};
+use kube::{Api, Client};
+use mesh_kube::{
+    Backoff,
+    events::Recorder,
+    queue::{Done, Pace, Shared as Queue},
+    watch::{self, State},
+};
+use mesh_runtime::error::chain;
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry as Metrics;
+use tokio::{
+    sync::{Semaphore, watch as news},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{
+    Config, Patience,
+    feed::{NamespaceFeed, PodFeed, Snapshots},
+    machine::{Notice, Phase},
+    metrics::{self, Repair},
+    netns::{
+        Host,
+        process::{Scanner, boot_id},
+        sandbox::Store,
+    },
+    notes::Notes,
+    pods::{Concerned, Index, NamespaceObject, PodObject},
+    proxies::Proxies,
+    registry::Registry,
+    status::Writer,
+    view::View,
+};
+use crate::parts::{PodUid, Probes, Rules};
+
+mod perform;
+
+/// What looks after the pods of the node, when it is run.
+pub struct Agent<K, Z> {
+    handle: Handle<K, Z>,
+    watches: watch::Metrics,
+}
+
+/// The agent, for those who ask it. Cheap to clone.
+pub struct Handle<K, Z> {
+    pub(super) shared: Arc<Shared<K, Z>>,
+}
+
+/// What the agent works with.
+pub struct Parts<K, Z> {
+    /// The API server.
+    pub client: Client,
+    /// The kernel: rules and the probe set.
+    pub kernel: K,
+    /// The ztunnels of the node.
+    pub proxies: Z,
+    /// Takes notes for people.
+    pub events: Recorder,
+    /// Counts what the watches do.
+    pub watches: watch::Metrics,
+}
+
+/// How the mesh has left the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Withdrawn {
+    /// The pods in which rules may be left, and what went wrong.
+    pub left: Vec<String>,
+    /// Why the probe set could not be removed.
+    pub probes: Option<String>,
+}
+
+/// What everything shares.
+pub(super) struct Shared<K, Z> {
+    pub(super) node: String,
+    pub(super) patience: Patience,
+    pub(super) client: Client,
+    pub(super) kernel: K,
+    pub(super) proxies: Z,
+    pub(super) host: Host,
+    pub(super) scanner: Scanner,
+    pub(super) store: Store,
+    pub(super) registry: Arc<Mutex<Registry>>,
+    pub(super) queue: Queue<PodUid>,
+    pub(super) metrics: metrics::Metrics,
+    notes: Notes,
+    statuses: Writer,
+    /// Entries into the kernel at a time.
+    entries: Semaphore,
+    stage: news::Sender<Stage>,
+    /// Changes of the namespaces' labels.
+    namespaces: news::Sender<u64>,
+    /// Why the probe set cannot be used.
+    trouble: Mutex<Option<String>>,
+}
+
+/// How far the start has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Starting,
+    /// Pods and namespaces have been seen.
+    Synced,
+    /// Pods have been looked at, and ztunnels are let in.
+    Serving,
+}
+
+/// Why there is no agent. Somebody has to help the node.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The node's `/proc` is not mounted where it should be.
+    #[error("read the boot's number below {}", .0.display())]
+    Boot(std::path::PathBuf, #[source] std::io::Error),
+    /// The run directory cannot be used.
+    #[error("keep notes of the node's sandboxes")]
+    Notes(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Entries into the kernel at a time: each takes a thread for some milliseconds.
+const ENTRIES: usize = 8;
+
+/// Longest time of the first pass. What has not been looked at by then is told to ztunnels as well as it
+/// is known: they are not kept from the other pods for it.
+const FIRST_PASS: Duration = Duration::from_secs(30);
+
+/// Most actions of one pod in a row before others are looked at.
+const BURST: usize = 64;
+
+/// Where notes of sandboxes are, in the run directory.
+const SANDBOXES: &str = "sandboxes";
+
+// === impl Agent ===
+
+impl<K: Rules + Probes, Z: Proxies> Agent<K, Z> {
+    /// An agent that does nothing before it is run.
+    pub fn new(config: Config, parts: Parts<K, Z>) -> Result<(Self, Handle<K, Z>), Error> {
+        let paths = config.paths;
+        let boot = boot_id(&paths.proc);
+        let boot = boot.map_err(|source| Error::Boot(paths.proc.clone(), source))?;
+        let store = Store::open(paths.run_dir.join(SANDBOXES), boot);
+        let store = store.map_err(|error| Error::Notes(error.into()))?;
+        let host = Host::new(paths.host, paths.proc);
+        let index = Index::new(config.policy, config.options, config.system_namespace);
+        let registry = Arc::new(Mutex::new(Registry::new(index, store.load())));
+        let shared = Shared {
+            node: config.node,
+            patience: config.patience,
+            scanner: Scanner::new(host.clone()),
+            host,
+            store,
+            statuses: Writer::new(parts.client.clone(), registry.clone()),
+            registry,
+            client: parts.client,
+            kernel: parts.kernel,
+            proxies: parts.proxies,
+            queue: Queue::new(pace()),
+            metrics: metrics::Metrics::new(),
+            notes: Notes::new(parts.events),
+            entries: Semaphore::new(ENTRIES),
+            stage: news::Sender::new(Stage::Starting),
+            namespaces: news::Sender::new(0),
+            trouble: Mutex::new(None),
+        };
+        let handle = Handle {
+            shared: Arc::new(shared),
+        };
+        let agent = Self {
+            handle: handle.clone(),
+            watches: parts.watches,
+        };
+        Ok((agent, handle))
+    }
+
+    /// Looks after the pods, for ever.
+    pub async fn run(self) -> Infallible {
+        let shared = &self.handle.shared;
+        let (pods, pods_state) = news::channel(State::default());
+        let (namespaces, namespaces_state) = news::channel(State::default());
+        let mut running = FuturesUnordered::<futures::future::BoxFuture<'_, ()>>::new();
+        running.push(Box::pin(self.watch_pods(pods)));
+        running.push(Box::pin(self.watch_namespaces(namespaces)));
+        running.push(Box::pin(shared.reconcile()));
+        running.push(Box::pin(shared.statuses.clone().run()));
+        running.push(Box::pin(shared.lead(pods_state, namespaces_state)));
+        loop {
+            running.next().await;
+            // Each of them is for ever.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn watch_pods(&self, state: news::Sender<State>) {
+        let shared = &self.handle.shared;
+        let options = watch::Options {
+            fields: Some(format!("spec.nodeName={}", shared.node)),
+            ..watch::Options::default()
+        };
+        let api = Api::<PodObject>::all(shared.client.clone());
+        let feed = PodFeed(shared.clone());
+        match watch::run(api, options, self.watches.clone(), state, feed).await {}
+    }
+
+    async fn watch_namespaces(&self, state: news::Sender<State>) {
+        let shared = &self.handle.shared;
+        let api = Api::<NamespaceObject>::all(shared.client.clone());
+        let (options, feed) = (watch::Options::default(), NamespaceFeed(shared.clone()));
+        match watch::run(api, options, self.watches.clone(), state, feed).await {}
+    }
+}
+
+fn pace() -> Pace {
+    // A pod's steps are paced by its machine's waits; this bounds those who wake it without end.
+    Pace {
+        burst: 200,
+        every: Duration::from_millis(5),
+        backoff: Backoff::new(Duration::from_millis(5), Duration::from_secs(15)),
+    }
+}
+
+// === impl Shared ===
+
+impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
+    /// From the start to serving ztunnels, and what is looked at from time to time.
+    async fn lead(&self, mut pods: news::Receiver<State>, mut namespaces: news::Receiver<State>) {
+        self.ensure_probes().await;
+        watch::all_synced([&mut pods, &mut namespaces]).await;
+        self.drop_stale_notes();
+        self.audit_probes().await;
+        self.stage.send_replace(Stage::Synced);
+        self.namespaces.send_modify(|version| *version += 1);
+        self.wake(self.everybody());
+        let surveyed = timeout(FIRST_PASS, self.survey()).await;
+        if surveyed.is_err() {
+            tracing::warn!(
+                "some pods could not be looked at in time; letting ztunnels in without them"
+            );
+        }
+        self.introduce();
+        join(
+            async { match self.proxies.serve().await {} },
+            join(self.follow_proxies(), self.audit()),
+        )
+        .await;
+    }
+
+    fn everybody(&self) -> Concerned {
+        let registry = self.registry.lock();
+        registry.entries().map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// Waits until every pod has been looked at.
+    async fn survey(&self) {
+        for uid in self.everybody() {
+            let followed = self.registry.lock().follow(&uid);
+            let Some(mut progress) = followed else {
+                continue;
+            };
+            loop {
+                let over = {
+                    let registry = self.registry.lock();
+                    registry.entry(&uid).is_none_or(|e| e.machine.is_surveyed())
+                };
+                if over || progress.changed().await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Gives ztunnels the list of pods, and lets pods in that are new.
+    fn introduce(&self) {
+        let told = self.registry.lock().introduce();
+        let (mut served, mut kept) = (0, 0);
+        let pods = told.into_iter().map(|(uid, info, located)| {
+            *(if located.is_some() {
+                &mut served
+            } else {
+                &mut kept
+            }) += 1;
+            let pod = mesh_zds::agent::Pod { uid, info };
+            (pod, located.map(|located| located.netns))
+        });
+        self.proxies.restore(pods.collect());
+        self.stage.send_replace(Stage::Serving);
+        tracing::info!(served, kept, "all pods of the node have been looked at");
+        self.wake(self.everybody());
+    }
+
+    /// Has every pod confirmed by a ztunnel that comes.
+    async fn follow_proxies(&self) {
+        let mut synced = self.proxies.synced();
+        while synced.changed().await.is_ok() {
+            if *synced.borrow_and_update() > 0 {
+                let concerned = self.registry.lock().proxies_changed();
+                self.wake(concerned);
+            }
+        }
+    }
+
+    /// Compares what is common to all pods with what it should be, from time to time.
+    async fn audit(&self) {
+        loop {
+            sleep(self.patience.verify).await;
+            self.ensure_probes().await;
+            self.audit_probes().await;
+            self.drop_stale_notes();
+            let gone = self.registry.lock().forget_unconfirmed(Instant::now());
+            self.wake(gone);
+        }
+    }
+
+    /// Makes the probe set, as soon as that works.
+    async fn ensure_probes(&self) {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(15));
+        while let Err(error) = self.kernel.ensure().await {
+            let error = chain(&error).to_string();
+            tracing::error!(
+                error,
+                "cannot make the set of addresses that probes may reach"
+            );
+            *self.trouble.lock() = Some(error);
+            sleep(backoff.failed()).await;
+        }
+        *self.trouble.lock() = None;
+    }
+
+    /// Compares the probe set with what it should be.
+    async fn audit_probes(&self) {
+        let changes = self.registry.lock().probe_changes();
+        let set = match self.kernel.list().await {
+            Ok(set) => set,
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(%error, "cannot read the set of addresses that probes may reach");
+                return;
+            }
+        };
+        let (wrong, strangers) = {
+            let mut registry = self.registry.lock();
+            let first = !registry.is_serving();
+            let seen = registry.probes_seen(&set, &changes);
+            if !first && !seen.0.is_empty() {
+                self.metrics.repaired(Repair::Probes);
+            }
+            seen
+        };
+        for (address, uid) in strangers {
+            tracing::info!(%address, pod = %uid, "an address of no pod leaves the probe set");
+            if let Err(error) = Probes::remove(&self.kernel, address, &uid).await {
+                tracing::warn!(%address, error = %chain(&error), "cannot remove it; will try again");
+            }
+        }
+        self.wake(wrong);
+    }
+
+    /// Forgets the sandboxes whose namespace is gone, or whose path leads elsewhere.
+    fn drop_stale_notes(&self) {
+        let sandboxes = self.registry.lock().sandboxes();
+        let stale = sandboxes
+            .into_iter()
+            .filter(|sandbox| self.host.identify(&sandbox.netns) != Some(sandbox.netns_id()));
+        for sandbox in stale {
+            tracing::debug!(sandbox = sandbox.container_id, "the sandbox is gone");
+            self.forget(&sandbox.key());
+        }
+    }
+
+    /// Forgets an interface and its note.
+    pub(super) fn forget(&self, interface: &(String, String)) -> Concerned {
+        let concerned = self.registry.lock().detached(interface);
+        if let Err(error) = self.store.remove(&interface.0, &interface.1) {
+            tracing::warn!(error = %chain(&error), "cannot forget a sandbox; will try again");
+        }
+        self.wake(concerned.iter().cloned());
+        concerned
+    }
+
+    /// These pods have to be looked at.
+    pub(super) fn wake(&self, pods: impl IntoIterator<Item = PodUid>) {
+        self.queue.wake(pods);
+    }
+
+    /// The namespaces' labels have changed.
+    pub(super) fn namespaces_changed(&self) {
+        if *self.stage.borrow() >= Stage::Synced {
+            self.namespaces.send_modify(|version| *version += 1);
+        }
+    }
+
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
+    }
+
+    pub(super) fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// Takes the steps of all pods that have some to take, for ever.
+    async fn reconcile(&self) {
+        let mut passes = FuturesUnordered::new();
+        loop {
+            let next = pin!(self.queue.next());
+            tokio::select! {
+                uid = next => passes.push(Box::pin(async move {
+                    let done = self.pass(&uid).await;
+                    self.queue.done(&uid, done);
+                })),
+                Some(()) = passes.next() => {}
+            }
+        }
+    }
+
+    /// Takes a pod's steps until there is none, or one fails.
+    async fn pass(&self, uid: &PodUid) -> Done {
+        let before = self.phase(uid);
+        let spread = 0.75 + fastrand::f64() / 4.0;
+        let every = self.patience.verify.mul_f64(spread);
+        let mut task = self.registry.lock().begin(uid, Instant::now(), every);
+        let mut count = 0;
+        while let Some(next) = task.take() {
+            let result = self.perform(uid, &next).await;
+            let failed = result.as_ref().err().map(|cause| cause.reason);
+            let notice = self.registry.lock().done(uid, &next.action, result);
+            self.notice(uid, notice);
+            self.tell(uid);
+            if let Some(reason) = failed {
+                self.metrics.failed(next.action.step(), reason);
+                if let Some(wait) = self.failed(uid) {
+                    return Done::Again(wait.mul_f64(0.8 + fastrand::f64() * 0.4));
+                }
+            }
+            count += 1;
+            if count == BURST {
+                return Done::Again(Duration::from_millis(1));
+            }
+            task = self.registry.lock().next(uid);
+        }
+        self.settled(uid, before)
+    }
+
+    fn phase(&self, uid: &str) -> Option<Phase> {
+        let registry = self.registry.lock();
+        registry.entry(uid).map(|entry| entry.machine.phase())
+    }
+
+    /// Somebody may wait for what has happened to a pod.
+    fn tell(&self, uid: &PodUid) {
+        if let Some(entry) = self.registry.lock().entry(uid) {
+            entry.tell();
+        }
+        self.statuses.wake([uid.clone()]);
+    }
+
+    fn notice(&self, uid: &PodUid, notice: Option<Notice>) {
+        let Some(notice) = notice else {
+            return;
+        };
+        let info = match self.registry.lock().entry(uid) {
+            Some(entry) => entry.info.clone(),
+            None => return,
+        };
+        self.metrics.repaired(match notice {
+            Notice::Tampered => Repair::Rules,
+            Notice::Moved => Repair::Namespace,
+        });
+        self.notes.repaired(uid, &info, notice);
+    }
+
+    /// An attempt has failed. Says how long to wait before the next.
+    fn failed(&self, uid: &PodUid) -> Option<Duration> {
+        let registry = self.registry.lock();
+        let entry = registry.entry(uid)?;
+        let (wait, failure) = (entry.machine.wait()?, entry.machine.failure()?);
+        self.notes.failed(uid, &entry.info, failure);
+        Some(wait)
+    }
+
+    /// There is nothing to do for a pod.
+    fn settled(&self, uid: &PodUid, before: Option<Phase>) -> Done {
+        self.tell(uid);
+        let mut registry = self.registry.lock();
+        if registry.bury(uid) {
+            return Done::Gone;
+        }
+        let Some(entry) = registry.entry(uid) else {
+            return Done::Gone;
+        };
+        let phase = entry.machine.phase();
+        if before != Some(phase) {
+            let (namespace, name) = (&entry.info.namespace, &entry.info.name);
+            tracing::info!(%namespace, %name, ?phase, "pod");
+        }
+        match phase {
+            Phase::Outside | Phase::Leaving => Done::Settled,
+            _ => Done::Again(self.patience.verify),
+        }
+    }
+}
+
+// === impl Handle ===
+
+impl<K: Rules + Probes, Z: Proxies> Handle<K, Z> {
+    /// Resolves when the pods and namespaces of the API server have been seen.
+    pub async fn synced(&self) {
+        self.reach(Stage::Synced).await;
+    }
+
+    /// Resolves when all pods have been looked at once, and ztunnels are let in.
+    pub async fn serving(&self) {
+        self.reach(Stage::Serving).await;
+    }
+
+    async fn reach(&self, wanted: Stage) {
+        let mut stage = self.shared.stage.subscribe();
+        // The sender lives as long as this handle.
+        let _reached = stage.wait_for(|stage| *stage >= wanted).await.is_ok();
+    }
+
+    /// What the agent knows.
+    pub fn view(&self) -> View {
+        let ztunnels = *self.shared.proxies.synced().borrow();
+        let repairs = self.shared.metrics.repairs();
+        View::of(&self.shared.registry.lock(), ztunnels, repairs)
+    }
+
+    /// What the plugin decides by while it cannot reach us, as it changes.
+    pub fn snapshots(&self) -> Snapshots {
+        let registry = self.shared.registry.clone();
+        Snapshots::new(self.shared.namespaces.subscribe(), registry)
+    }
+
+    /// Registers what the agent counts.
+    pub fn register(&self, registry: &mut Metrics) {
+        self.shared.metrics.register(registry);
+        registry.register_collector(Box::new(self.clone()));
+    }
+
+    /// Takes the mesh from the node: all pods leave it, then the probe set goes. The agent must be running,
+    /// and does not bring anything back. Stops after `within`.
+    pub async fn withdraw(&self, within: Duration) -> Withdrawn {
+        let deadline = Instant::now() + within;
+        let shared = &self.shared;
+        let concerned = shared.registry.lock().withdraw();
+        shared.wake(concerned);
+        for uid in shared.everybody() {
+            let Some(mut progress) = shared.registry.lock().follow(&uid) else {
+                continue;
+            };
+            while shared
+                .phase(&uid)
+                .is_some_and(|phase| phase != Phase::Outside)
+            {
+                tokio::select! {
+                    changed = progress.changed() => if changed.is_err() { break },
+                    () = sleep_until(deadline) => break,
+                }
+            }
+        }
+        let left = shared.remaining();
+        let cleared = timeout(Duration::from_secs(5), shared.kernel.clear()).await;
+        let probes = match cleared {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(chain(&error).to_string()),
+            Err(_elapsed) => Some("the kernel does not answer".to_owned()),
+        };
+        Withdrawn { left, probes }
+    }
+}
+
+impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
+    /// The pods that have not left the mesh.
+    fn remaining(&self) -> Vec<String> {
+        let registry = self.registry.lock();
+        let left = registry.entries();
+        let left = left.filter(|(_, entry)| entry.machine.phase() != Phase::Outside);
+        left.map(|(_, entry)| {
+            let why = entry.machine.failure();
+            let why = why.map_or("not done in time", |failure| &failure.cause.message);
+            format!("{}/{}: {why}", entry.info.namespace, entry.info.name)
+        })
+        .collect()
+    }
+}
+
+impl<K, Z> Clone for Handle<K, Z> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<K, Z> fmt::Debug for Agent<K, Z> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent").finish_non_exhaustive()
+    }
+}
+
+impl<K, Z> fmt::Debug for Parts<K, Z> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+impl<K, Z> fmt::Debug for Handle<K, Z> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,626 @@
+//! Everything the agent knows, behind one lock that is held for moments: pods and namespaces, the sandboxes
+//! that the runtime told of, and the machine of every pod. No I/O.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh_cni::protocol::Valid;
+use mesh_core::workload::PodInfo;
+use mesh_kube::watch::ObjectKey;
+use mesh_net::netns::NetNsId;
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    machine::{Action, Cause, Desired, Enrolment, Introduction, Machine, Notice, Outcome, Strip},
+    netns::{Located, sandbox::Sandbox},
+    pods::{Concerned, Index, Pod, Reason, Verdict, annotations::Shown},
+};
+use crate::parts::PodUid;
+
+mod addresses;
+
+use self::addresses::Claims;
+
+/// What the agent knows.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    index: Index,
+    sandboxes: BTreeMap<Interface, Attached>,
+    entries: BTreeMap<PodUid, Entry>,
+    claims: Claims,
+    /// Pods that were asked for rather than watched, and since when: the watch has to confirm them.
+    asked: BTreeMap<PodUid, Instant>,
+    /// Whether the first pass is over.
+    serving: bool,
+    epoch: u64,
+    withdrawn: bool,
+    sequence: u64,
+}
+
+/// What identifies an interface: the sandbox and its name there.
+pub(crate) type Interface = (String, String);
+
+/// A sandbox that the runtime told of.
+#[derive(Debug)]
+struct Attached {
+    sandbox: Sandbox,
+    /// Later ones are more.
+    sequence: u64,
+    /// Whether an earlier agent was told.
+    inherited: bool,
+}
+
+/// One pod.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) machine: Machine,
+    /// Who it is, or was.
+    pub(crate) info: PodInfo,
+    /// Its namespace, held open.
+    pub(crate) located: Option<Located>,
+    /// Why it is not in the mesh; none if it is to be.
+    pub(crate) reason: Option<Reason>,
+    /// What its annotation says, as of which version of the pod.
+    pub(crate) shown: (Shown, u64),
+    /// When it was last compared with the kernel.
+    checked: Instant,
+    /// Changes of the probe set for this pod, begun or ended.
+    probe_changes: u64,
+    /// Tells those who wait for this pod that something has happened.
+    progress: watch::Sender<()>,
+}
+
+/// One action that is about to be carried out.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) action: Action,
+    pub(crate) located: Option<Located>,
+    /// Whether the pod is to be in the mesh.
+    pub(crate) wanted: bool,
+    /// Where to look for its namespace, the best first.
+    pub(crate) paths: Vec<Sandbox>,
+    /// The UIDs and addresses to look for by.
+    pub(crate) runtime_uids: Vec<String>,
+    pub(crate) addresses: BTreeSet<IpAddr>,
+}
+
+/// What became of the pod that the plugin asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// It is this one, and belongs in the mesh.
+    InMesh(PodUid),
+    /// It is this one, and does not.
+    Outside(PodUid, Reason),
+    /// It, or its namespace, is not known.
+    Unknown,
+}
+
+/// How far a pod has come on which somebody waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Enrolled,
+    /// Not yet, and why not, if something is wrong.
+    Entering(Option<(&'static str, Cause)>),
+    /// It does not belong in the mesh any more.
+    Left,
+}
+
+/// How long a pod that was asked for stays without the watch's word.
+const CONFIRM: Duration = Duration::from_secs(120);
+
+// === impl Registry ===
+
+impl Registry {
+    /// Nothing is known yet but what an earlier agent was told.
+    pub(crate) fn new(index: Index, inherited: Vec<Sandbox>) -> Self {
+        let mut registry = Self {
+            index,
+            sandboxes: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            claims: Claims::default(),
+            asked: BTreeMap::new(),
+            serving: false,
+            epoch: 0,
+            withdrawn: false,
+            sequence: 0,
+        };
+        for sandbox in inherited {
+            registry.attach(sandbox, true);
+        }
+        registry
+    }
+
+    /// What the API server holds.
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// All pods.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&PodUid, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// A pod.
+    pub(crate) fn entry(&self, uid: &str) -> Option<&Entry> {
+        self.entries.get(uid)
+    }
+
+    /// A pod, to be changed.
+    pub(crate) fn entry_mut(&mut self, uid: &str) -> Option<&mut Entry> {
+        self.entries.get_mut(uid)
+    }
+
+    /// Whether ztunnels have been let in.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.serving
+    }
+
+    // --- what the API server says
+
+    /// The pod exists in this form, as the watch says.
+    pub(crate) fn apply_pod(&mut self, pod: Pod) -> Concerned {
+        self.asked.remove(&pod.uid);
+        let concerned = self.index.apply_pod(pod);
+        self.refresh(concerned)
+    }
+
+    /// The pod exists in this form, as the API server says to a question. The watch may know better.
+    pub(crate) fn answer_pod(&mut self, pod: Pod, now: Instant) -> Concerned {
+        let known = self.index.pod(&pod.uid);
+        if known.is_some_and(|known| known.version >= pod.version) {
+            return Concerned::new();
+        }
+        if known.is_none() {
+            self.asked.insert(pod.uid.clone(), now);
+        }
+        let concerned = self.index.apply_pod(pod);
+        self.refresh(concerned)
+    }
+
+    /// No pod of this name exists.
+    pub(crate) fn delete_pod(&mut self, key: &ObjectKey) -> Concerned {
+        let concerned = self.index.delete_pod(key);
+        self.refresh(concerned)
+    }
+
+    /// Forgets the pods that were asked for long ago and that the watch has never seen: they have come and
+    /// gone between two of its answers.
+    pub(crate) fn forget_unconfirmed(&mut self, now: Instant) -> Concerned {
+        let overdue = |since: &Instant| now.duration_since(*since) >= CONFIRM;
+        let asked = std::mem::take(&mut self.asked);
+        let (gone, asked) = asked.into_iter().partition(|(_, since)| overdue(since));
+        self.asked = asked;
+        let gone: BTreeMap<PodUid, Instant> = gone;
+        let keys = gone
+            .keys()
+            .filter_map(|uid| Some(self.index.pod(uid)?.key()));
+        let keys: Vec<_> = keys.collect();
+        keys.iter().flat_map(|key| self.delete_pod(key)).collect()
+    }
+
+    /// The namespace exists with these labels.
+    pub(crate) fn apply_namespace(
+        &mut self,
+        name: String,
+        labels: mesh_cni::enrolment::Labels,
+    ) -> Concerned {
+        let concerned = self.index.apply_namespace(name, labels);
+        self.refresh(concerned)
+    }
+
+    /// The namespace is gone.
+    pub(crate) fn delete_namespace(&mut self, name: &str) {
+        self.index.delete_namespace(name);
+    }
+
+    /// The mesh leaves the node: no pod belongs in it any more.
+    pub(crate) fn withdraw(&mut self) -> Concerned {
+        self.withdrawn = true;
+        let all = self.index.pods().map(|pod| pod.uid.clone()).collect();
+        self.refresh(all)
+    }
+
+    /// Decides again about these pods. Says who has to be looked at for it.
+    fn refresh(&mut self, concerned: Concerned) -> Concerned {
+        let mut woken = Concerned::new();
+        for uid in concerned {
+            let lost = match self.index.pod(&uid) {
+                Some(pod) if !pod.host_network && !pod.ended => {
+                    let addresses = addresses::of(pod, &self.attached_to(pod));
+                    self.claims.claim(&uid, &addresses)
+                }
+                _ => self.claims.release(&uid),
+            };
+            for uid in lost.into_iter().chain([uid]) {
+                if self.decide(&uid) {
+                    woken.insert(uid);
+                }
+            }
+        }
+        woken
+    }
+
+    /// Tells a pod's machine what should be. Says whether that is worth a look.
+    fn decide(&mut self, uid: &PodUid) -> bool {
+        let Some(pod) = self.index.pod(uid) else {
+            let Some(entry) = self.entries.get_mut(uid) else {
+                return false;
+            };
+            entry.reason = Some(Reason::Gone);
+            entry.machine.want(Desired::Outside(Strip::Never));
+            return true;
+        };
+        let verdict = match self.index.judge(pod) {
+            Verdict::InMesh(_) if self.withdrawn => Verdict::Outside(Reason::Withdrawn),
+            verdict => verdict,
+        };
+        let (desired, reason) = match verdict {
+            Verdict::Undecided => return false,
+            Verdict::Outside(reason) => {
+                let inherited = self.attached_to(pod).iter().any(|a| a.inherited);
+                (
+                    Desired::Outside(strip(reason, pod, inherited)),
+                    Some(reason),
+                )
+            }
+            Verdict::InMesh(options) => {
+                let enrolment = Enrolment {
+                    options,
+                    info: pod.info.clone(),
+                    addresses: self.claims.of(uid),
+                };
+                (Desired::InMesh(Arc::new(enrolment)), None)
+            }
+        };
+        let (shown, info) = ((pod.annotations.shown, pod.version), pod.info.clone());
+        let (serving, epoch) = (self.serving, self.epoch);
+        let mut new = false;
+        let entry = self.entries.entry(uid.clone()).or_insert_with(|| {
+            new = true;
+            Entry::new(Machine::new(desired.clone(), serving, epoch), info, shown)
+        });
+        let changed = entry.machine.want(desired);
+        entry.reason = reason;
+        // What we have written since counts for more than what was seen before it.
+        let seen = shown.1 == 0 || shown.1 >= entry.shown.1;
+        let shows = seen && entry.shown.0 != shown.0;
+        if seen {
+            entry.shown = shown;
+        }
+        new || changed || shows
+    }
+
+    // --- what the runtime says
+
+    /// The runtime has made this. Says which pods it concerns.
+    pub(crate) fn attached(&mut self, sandbox: Sandbox) -> Concerned {
+        let key = key_of(&sandbox);
+        let uid = sandbox.pod_uid.clone();
+        self.attach(sandbox, false);
+        let pod = self.index.pod_named(&key, &uid);
+        let concerned = pod.map(|pod| pod.uid.clone());
+        self.refresh(Concerned::from_iter(concerned))
+    }
+
+    fn attach(&mut self, sandbox: Sandbox, inherited: bool) {
+        self.sandboxes.retain(|_, other| {
+            // The number belongs to another namespace now.
+            other.sandbox.netns_id() != sandbox.netns_id() || other.sandbox.netns == sandbox.netns
+        });
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let attached = Attached {
+            sandbox,
+            sequence,
+            inherited,
+        };
+        self.sandboxes.insert(attached.sandbox.key(), attached);
+    }
+
+    /// The pod's namespace is this one, as the runtime says.
+    pub(crate) fn settle_in(&mut self, uid: &PodUid, located: Located) {
+        if let Some(entry) = self.entries.get_mut(uid) {
+            entry.machine.attached(located.netns.id());
+            entry.located = Some(located);
+        }
+    }
+
+    /// The runtime takes this interface: forgets it. Says which pods have lost their network with it.
+    pub(crate) fn detached(&mut self, interface: &Interface) -> Concerned {
+        let Some(gone) = self.sandboxes.remove(interface) else {
+            return Concerned::new();
+        };
+        let netns = gone.sandbox.netns_id();
+        if self
+            .sandboxes
+            .values()
+            .any(|left| left.sandbox.netns_id() == netns)
+        {
+            return Concerned::new();
+        }
+        let pod = self
+            .index
+            .pod_named(&key_of(&gone.sandbox), &gone.sandbox.pod_uid);
+        let uid = pod.map(|pod| pod.uid.clone());
+        let mut concerned = self.lose(netns);
+        concerned.extend(self.refresh(Concerned::from_iter(uid)));
+        concerned
+    }
+
+    /// This namespace goes. Says whose it was.
+    pub(crate) fn lose(&mut self, netns: NetNsId) -> Concerned {
+        let mut concerned = Concerned::new();
+        for (uid, entry) in &mut self.entries {
+            if entry.machine.netns() == Some(netns) {
+                entry.machine.detached();
+                entry.located = None;
+                concerned.insert(uid.clone());
+            }
+        }
+        concerned
+    }
+
+    /// What the runtime told of, with the namespaces that it named.
+    pub(crate) fn sandboxes(&self) -> Vec<Sandbox> {
+        self.sandboxes
+            .values()
+            .map(|attached| attached.sandbox.clone())
+            .collect()
+    }
+
+    /// The interfaces of this namespace path, by whatever names.
+    pub(crate) fn interfaces_at(&self, netns: &str, key: &ObjectKey) -> Vec<Interface> {
+        let there = |attached: &&Attached| {
+            attached.sandbox.netns == netns && key_of(&attached.sandbox) == *key
+        };
+        let found = self.sandboxes.values().filter(there);
+        found.map(|attached| attached.sandbox.key()).collect()
+    }
+
+    /// What the runtime told of a network and does not count among what is left of it.
+    pub(crate) fn unaccounted(&self, left: &Valid) -> Vec<Sandbox> {
+        let valid: BTreeSet<(&str, &str)> = left
+            .attachments
+            .iter()
+            .map(|valid| (&*valid.container_id, &*valid.interface))
+            .collect();
+        let unaccounted = self.sandboxes.values().filter(|attached| {
+            let sandbox = &attached.sandbox;
+            sandbox.network == left.network
+                && !valid.contains(&(&*sandbox.container_id, &*sandbox.interface))
+        });
+        unaccounted
+            .map(|attached| attached.sandbox.clone())
+            .collect()
+    }
+
+    /// The sandboxes of a pod, the newest first.
+    fn attached_to(&self, pod: &Pod) -> Vec<&Attached> {
+        let ours = |attached: &&Attached| {
+            let sandbox = &attached.sandbox;
+            *sandbox.pod_name == *pod.info.name
+                && *sandbox.pod_namespace == *pod.info.namespace
+                && pod.is(&sandbox.pod_uid)
+        };
+        let mut found: Vec<_> = self.sandboxes.values().filter(ours).collect();
+        found.sort_by_key(|attached| std::cmp::Reverse(attached.sequence));
+        found
+    }
+
+    // --- what the plugin asks
+
+    /// The pod of this name and UID, and whether it belongs in the mesh.
+    pub(crate) fn find(&self, key: &ObjectKey, runtime_uid: &str) -> Found {
+        let Some(pod) = self.index.pod_named(key, runtime_uid) else {
+            return Found::Unknown;
+        };
+        match self.index.judge(pod) {
+            Verdict::InMesh(_) if self.withdrawn => {
+                Found::Outside(pod.uid.clone(), Reason::Withdrawn)
+            }
+            Verdict::InMesh(_) => Found::InMesh(pod.uid.clone()),
+            Verdict::Outside(reason) => Found::Outside(pod.uid.clone(), reason),
+            Verdict::Undecided => Found::Unknown,
+        }
+    }
+
+    /// How far a pod has come towards being in the mesh, in this namespace.
+    pub(crate) fn progress(&self, uid: &str, netns: NetNsId) -> Progress {
+        let Some(entry) = self.entries.get(uid).filter(|entry| entry.reason.is_none()) else {
+            return Progress::Left;
+        };
+        if entry.machine.is_enrolled_in(netns) {
+            return Progress::Enrolled;
+        }
+        let failure = entry.machine.failure();
+        Progress::Entering(failure.map(|f| (f.step.name(), f.cause.clone())))
+    }
+
+    /// Hears of what happens to a pod.
+    pub(crate) fn follow(&self, uid: &str) -> Option<watch::Receiver<()>> {
+        Some(self.entries.get(uid)?.progress.subscribe())
+    }
+
+    // --- what is done
+
+    /// What to do now for a pod, at the beginning of a pass: what has not been looked at for `every` is.
+    pub(crate) fn begin(&mut self, uid: &str, now: Instant, every: Duration) -> Option<Task> {
+        let entry = self.entries.get_mut(uid)?;
+        if now.duration_since(entry.checked) >= every {
+            entry.checked = now;
+            entry.machine.doubt();
+        }
+        self.next(uid)
+    }
+
+    /// What to do next for a pod.
+    pub(crate) fn next(&mut self, uid: &str) -> Option<Task> {
+        let entry = self.entries.get_mut(uid)?;
+        let action = entry.machine.next()?;
+        if matches!(action, Action::Admit(_) | Action::Dismiss(_)) {
+            entry.probe_changes += 1;
+        }
+        let mut task = Task {
+            action,
+            located: entry.located.clone(),
+            wanted: entry.reason.is_none(),
+            paths: Vec::new(),
+            runtime_uids: Vec::new(),
+            addresses: BTreeSet::new(),
+        };
+        let looks = matches!(task.action, Action::Find | Action::Recheck(_));
+        if let Some(pod) = self.index.pod(uid).filter(|_| looks) {
+            let attached = self.attached_to(pod);
+            task.addresses = addresses::of(pod, &attached);
+            task.paths = attached.iter().map(|a| a.sandbox.clone()).collect();
+            task.runtime_uids = pod.runtime_uids();
+        }
+        Some(task)
+    }
+
+    /// How an action went, and the namespace that it found.
+    pub(crate) fn done(
+        &mut self,
+        uid: &str,
+        action: &Action,
+        result: Result<(Outcome, Option<Located>), Cause>,
+    ) -> Option<Notice> {
+        let entry = self.entries.get_mut(uid)?;
+        if matches!(action, Action::Admit(_) | Action::Dismiss(_)) {
+            entry.probe_changes += 1;
+        }
+        let (result, located) = match result {
+            Ok((outcome, located)) => (Ok(outcome), located),
+            Err(cause) => (Err(cause), None),
+        };
+        let notice = entry.machine.done(action, result);
+        let place = entry.machine.netns();
+        if let Some(located) = located.filter(|located| place == Some(located.netns.id())) {
+            entry.located = Some(located);
+        }
+        if place.is_none() {
+            // A namespace lives as long as it is held.
+            entry.located = None;
+        }
+        notice
+    }
+
+    /// Removes a pod of which nothing is left to be done. Says whether it was one.
+    pub(crate) fn bury(&mut self, uid: &str) -> bool {
+        let gone = self.index.pod(uid).is_none();
+        let settled = |entry: &Entry| entry.machine.next().is_none();
+        let over = gone && self.entries.get(uid).is_some_and(settled);
+        if over {
+            self.entries.remove(uid);
+        }
+        over
+    }
+
+    /// The first pass is over. What ztunnels that connect are told of each pod.
+    pub(crate) fn introduce(&mut self) -> Vec<(PodUid, PodInfo, Option<Located>)> {
+        self.serving = true;
+        let mut told = Vec::new();
+        for (uid, entry) in &mut self.entries {
+            let located = match entry.machine.introduce() {
+                Introduction::Nothing => continue,
+                Introduction::Keep => None,
+                Introduction::Serve(_) => entry.located.clone(),
+            };
+            told.push((uid.clone(), entry.info.clone(), located));
+        }
+        told
+    }
+
+    /// A ztunnel has connected. Says which pods are to be confirmed.
+    pub(crate) fn proxies_changed(&mut self) -> Concerned {
+        self.epoch += 1;
+        for entry in self.entries.values_mut() {
+            entry.machine.proxies_changed(self.epoch);
+        }
+        self.entries.keys().cloned().collect()
+    }
+
+    /// How often the probe set was changed for each pod, to be given to [`probes_seen`](Self::probes_seen).
+    pub(crate) fn probe_changes(&self) -> BTreeMap<PodUid, u64> {
+        let entries = self.entries.iter();
+        entries
+            .map(|(uid, entry)| (uid.clone(), entry.probe_changes))
+            .collect()
+    }
+
+    /// The probe set, as it was read after `changes`. Says for which pods it is wrong, and what in it is
+    /// nobody's.
+    pub(crate) fn probes_seen(
+        &mut self,
+        set: &BTreeMap<IpAddr, PodUid>,
+        changes: &BTreeMap<PodUid, u64>,
+    ) -> (Concerned, Vec<(IpAddr, PodUid)>) {
+        let mut held: BTreeMap<&PodUid, BTreeSet<IpAddr>> = BTreeMap::new();
+        for (address, uid) in set {
+            held.entry(uid).or_default().insert(*address);
+        }
+        let mut wrong = Concerned::new();
+        for (uid, entry) in &mut self.entries {
+            // One that was changed meanwhile is seen next time.
+            if changes.get(uid) != Some(&entry.probe_changes) {
+                continue;
+            }
+            let seen = held.get(uid).cloned().unwrap_or_default();
+            if *entry.machine.probes() != seen {
+                entry.machine.probes_seen(seen);
+                wrong.insert(uid.clone());
+            }
+        }
+        let strange = |(_, uid): &(&IpAddr, &PodUid)| !self.entries.contains_key(*uid);
+        let strangers = set.iter().filter(strange);
+        let strangers = strangers
+            .map(|(address, uid)| (*address, uid.clone()))
+            .collect();
+        (wrong, strangers)
+    }
+}
+
+/// Whether rules have to be looked for in a pod outside the mesh.
+fn strip(reason: Reason, pod: &Pod, inherited: bool) -> Strip {
+    match reason {
+        Reason::HostNetwork | Reason::Ended | Reason::Gone => Strip::Never,
+        _ if inherited || pod.annotations.shown != Shown::Nothing => Strip::Search,
+        _ => Strip::Known,
+    }
+}
+
+fn key_of(sandbox: &Sandbox) -> ObjectKey {
+    ObjectKey {
+        namespace: sandbox.pod_namespace.clone(),
+        name: sandbox.pod_name.clone(),
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn new(machine: Machine, info: PodInfo, shown: (Shown, u64)) -> Self {
+        Self {
+            machine,
+            info,
+            located: None,
+            reason: None,
+            shown,
+            checked: Instant::now(),
+            probe_changes: 0,
+            progress: watch::Sender::new(()),
+        }
+    }
+
+    /// Tells those who wait that something has happened.
+    pub(crate) fn tell(&self) {
+        self.progress.send_replace(());
+    }
+}
+
+#[cfg(test)]
+mod tests;
