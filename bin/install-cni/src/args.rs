@@ -4,6 +4,7 @@
 //! protected, and told once otherwise.
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
+use mesh_cni::enrolment::{Invalid, Selector};
 use mesh_redirect::{
     Families,
     options::{InvalidProbeAddress, ProbeAddresses},
@@ -43,10 +44,11 @@ pub enum Error {
         remedy: &'static str,
     },
     /// The selectors are not YAML.
-    #[error(
-        "read {SELECTOR} as YAML: write a list of selectors as cni.ambient.enablementSelectors has them"
-    )]
-    Selector(#[source] serde_yaml_ng::Error),
+    #[error("read {SELECTOR} as YAML: {LIST}")]
+    Yaml(#[source] serde_yaml_ng::Error),
+    /// The selectors are not such as Kubernetes has them.
+    #[error("read {SELECTOR}: {LIST}")]
+    Selector(#[source] Invalid),
     /// A probe address could be somebody else's.
     #[error("{name} is not usable: choose an address that nobody else has")]
     Probes {
@@ -90,14 +92,8 @@ pub struct Flags(Vec<(String, String)>);
 
 /// Selectors of the pods that belong in the mesh.
 const SELECTOR: &str = "AMBIENT_ENABLEMENT_SELECTOR";
-
-/// What is selected unless something else is asked for: pods with the label, and pods that do not say no
-/// in namespaces with it.
-const DEFAULT_SELECTOR: &str = "
-- podSelector: {matchLabels: {istio.io/dataplane-mode: ambient}}
-- podSelector: {matchExpressions: [{key: istio.io/dataplane-mode, operator: NotIn, values: [none]}]}
-  namespaceSelector: {matchLabels: {istio.io/dataplane-mode: ambient}}
-";
+/// What it takes.
+const LIST: &str = "write a list of selectors as in cni.ambient.enablementSelectors";
 
 // === impl Flags ===
 
@@ -299,8 +295,13 @@ fn file_name(variable: &str, name: &str) -> Result<(), Error> {
 }
 
 fn enrolment(env: &Environment) -> Result<Enrolment, Error> {
-    let text = env.filled(SELECTOR).unwrap_or(DEFAULT_SELECTOR);
-    let selectors: Value = serde_yaml_ng::from_str(text).map_err(Error::Selector)?;
+    let selectors = match env.filled(SELECTOR) {
+        None => Selector::defaults(),
+        Some(text) => {
+            let list: Value = serde_yaml_ng::from_str(text).map_err(Error::Yaml)?;
+            Selector::parse_list(&list).map_err(Error::Selector)?
+        }
+    };
     let excluded = env.filled("EXCLUDE_NAMESPACES").unwrap_or_default();
     let excluded = excluded.split(',').map(str::trim).filter(|n| !n.is_empty());
     Ok(Enrolment {

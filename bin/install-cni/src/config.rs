@@ -2,8 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use mesh_cni::enrolment::Selector;
 use mesh_redirect::{Families, options::ProbeAddresses};
-use serde_json::Value;
 
 /// All of it.
 #[derive(Clone, Debug)]
@@ -89,7 +89,7 @@ pub struct Install {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Enrolment {
     /// Selectors of pods and namespaces, of which one has to match.
-    pub selectors: Value,
+    pub selectors: Vec<Selector>,
     /// Namespaces whose pods are left alone.
     pub excluded: Vec<String>,
 }

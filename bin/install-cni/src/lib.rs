@@ -6,10 +6,13 @@
 pub mod agent;
 pub mod args;
 pub mod config;
+pub mod degraded;
+pub mod enrolment_file;
 pub mod installer;
 pub mod kernel;
 pub mod metrics;
 pub mod parts;
 pub mod platform;
+pub mod readiness;
 pub mod server;
 pub mod version;

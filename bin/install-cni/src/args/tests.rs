@@ -43,7 +43,7 @@ fn defaults_are_istio_s() {
             plugin_log_level: "info".to_owned(),
         }
     );
-    assert_eq!(config.enrolment.selectors.as_array().map(Vec::len), Some(2));
+    assert_eq!(config.enrolment.selectors, Selector::defaults());
     assert!(config.safe_upgrade);
     assert_eq!(config.rules.native_nftables, None);
 }
@@ -127,6 +127,11 @@ fn wrong_values_are_errors_that_name_the_variable_and_what_it_takes() {
         ),
         ("HOST_PROBE_SNAT_IPV6", "2001:db8::1", "use one of fc00::/7"),
         ("AMBIENT_ENABLEMENT_SELECTOR", "[", "a list of selectors"),
+        (
+            "AMBIENT_ENABLEMENT_SELECTOR",
+            "- podSelector: {matchLabel: {}}",
+            "podSelector",
+        ),
         ("AMBIENT_ENABLED", "false", "use Istio's image"),
         ("LOG_OUTPUT_LEVEL", "loud", "`level` or `scope:level`"),
     ] {

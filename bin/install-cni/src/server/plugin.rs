@@ -8,10 +8,7 @@ use mesh_runtime::http::{Request, Response, Router, router::response, text};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::check::{self, Invalid};
-use crate::{
-    metrics::{Event, Metrics},
-    parts::Attach,
-};
+use crate::{metrics::Metrics, parts::Attach};
 
 const JSON: &str = "application/json";
 
@@ -51,12 +48,8 @@ async fn answer<A: Attach>(
 ) -> Response {
     let body = request.body();
     match verb {
-        Verb::IstioAdd => {
-            metrics.event(Event::Add);
-            istio_add(attach, body, metrics).await
-        }
+        Verb::IstioAdd => istio_add(attach, body, metrics).await,
         Verb::Add => {
-            metrics.event(Event::Add);
             let pod = match read::<Attachment>(body, check::attachment) {
                 Ok(pod) => pod,
                 Err(invalid) => return malformed(&invalid),
@@ -78,13 +71,10 @@ async fn answer<A: Attach>(
             Ok(pod) => done(attach.check(pod).await),
             Err(invalid) => malformed(&invalid),
         },
-        Verb::Delete => {
-            metrics.event(Event::Delete);
-            match read::<Attachment>(body, check::deleted) {
-                Ok(pod) => done(attach.delete(pod).await),
-                Err(invalid) => malformed(&invalid),
-            }
-        }
+        Verb::Delete => match read::<Attachment>(body, check::deleted) {
+            Ok(pod) => done(attach.delete(pod).await),
+            Err(invalid) => malformed(&invalid),
+        },
         Verb::Collect => match read::<Valid>(body, check::valid) {
             Ok(valid) => done(attach.collect(valid).await),
             Err(invalid) => malformed(&invalid),
