@@ -22,6 +22,7 @@ pub struct Command<'a> {
     input: Vec<u8>,
     netns: Option<&'a NetNs>,
     deadline: Duration,
+    output_limit: usize,
 }
 
 /// What a program that succeeded wrote, each up to [`OUTPUT_LIMIT`]; bytes that are not UTF-8 are
@@ -92,6 +93,7 @@ impl<'a> Command<'a> {
             input: Vec::new(),
             netns: None,
             deadline: Duration::from_secs(10),
+            output_limit: OUTPUT_LIMIT,
         }
     }
 
@@ -123,11 +125,18 @@ impl<'a> Command<'a> {
         self
     }
 
+    /// Keeps this many bytes of each output instead of [`OUTPUT_LIMIT`].
+    #[must_use]
+    pub fn output_limit(mut self, bytes: usize) -> Self {
+        self.output_limit = bytes;
+        self
+    }
+
     /// Runs the program to its end. Dropping the future kills it.
     pub async fn run(self) -> Result<Output, Error> {
         let program = self.program.to_string_lossy().into_owned();
         let mut child = self.start(&program)?;
-        let conversation = converse(&mut child, self.input);
+        let conversation = converse(&mut child, self.input, self.output_limit);
         let Ok(ended) = timeout(self.deadline, conversation).await else {
             return Err(Error::TimedOut {
                 program,
@@ -172,9 +181,14 @@ impl<'a> Command<'a> {
 }
 
 /// Writes the input and reads both outputs at once, lest the program and we wait for each other.
-async fn converse(child: &mut Child, input: Vec<u8>) -> io::Result<(ExitStatus, Output)> {
+async fn converse(
+    child: &mut Child,
+    input: Vec<u8>,
+    limit: usize,
+) -> io::Result<(ExitStatus, Output)> {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let (fed, stdout, stderr) = tokio::join!(feed(stdin, input), read(stdout), read(stderr));
+    let (fed, stdout, stderr) =
+        tokio::join!(feed(stdin, input), read(stdout, limit), read(stderr, limit));
     fed?;
     let output = Output {
         stdout: stdout?,
@@ -194,13 +208,13 @@ async fn feed(stdin: Option<ChildStdin>, input: Vec<u8>) -> io::Result<()> {
     }
 }
 
-async fn read(output: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
+async fn read(output: Option<impl AsyncRead + Unpin>, limit: usize) -> io::Result<String> {
     let Some(mut output) = output else {
         return Ok(String::new());
     };
     let mut kept = Vec::new();
     (&mut output)
-        .take(OUTPUT_LIMIT as u64)
+        .take(limit as u64)
         .read_to_end(&mut kept)
         .await?;
     tokio::io::copy(&mut output, &mut tokio::io::sink()).await?;

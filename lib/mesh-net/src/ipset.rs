@@ -135,25 +135,32 @@ impl Set {
         );
         put(&mut body, ATTR_DATA | NESTED, &data);
         match self.ask(socket, CREATE, 0, &body) {
-            Err(error) if code(&error) == Some(libc::EEXIST) => {
+            Err(error) if error.code() == Some(libc::EEXIST) => {
                 Err(Error::Another { name: self.name })
             }
             result => self.judge("create", result),
         }
     }
 
-    /// Makes an address a member with this comment, whatever it had before.
-    pub fn insert(&self, socket: &mut Socket, address: IpAddr, comment: &str) -> Result<(), Error> {
+    /// Makes an address a member with this comment, whatever it had before; false if there is no such set.
+    pub fn insert(
+        &self,
+        socket: &mut Socket,
+        address: IpAddr,
+        comment: &str,
+    ) -> Result<bool, Error> {
         let body = self.member(address, Some(comment));
-        let result = self.ask(socket, ADD, 0, &body);
-        self.judge("add to", result)
+        match self.ask(socket, ADD, 0, &body) {
+            Err(error) if error.is_absent() => Ok(false),
+            result => self.judge("add to", result).map(|()| true),
+        }
     }
 
     /// Removes an address; false if it is no member, or there is no such set.
     pub fn remove(&self, socket: &mut Socket, address: IpAddr) -> Result<bool, Error> {
         let body = self.member(address, None);
         match self.ask(socket, DELETE, EXCLUSIVE, &body) {
-            Err(error) if matches!(code(&error), Some(ERR_EXIST | libc::ENOENT)) => Ok(false),
+            Err(error) if matches!(error.code(), Some(ERR_EXIST | libc::ENOENT)) => Ok(false),
             result => self.judge("remove from", result).map(|()| true),
         }
     }
@@ -189,7 +196,7 @@ impl Set {
 
     fn judge(&self, verb: &'static str, result: Result<(), nfnetlink::Error>) -> Result<(), Error> {
         let name = self.name;
-        result.map_err(|source| match code(&source) {
+        result.map_err(|source| match source.code() {
             Some(libc::EBUSY | ERR_BUSY) => Error::Busy { verb, name },
             Some(libc::EINVAL | libc::EOPNOTSUPP | ERR_FIND_TYPE) => Error::NoModule { verb, name },
             _ => Error::Refused { verb, name, source },
@@ -231,17 +238,10 @@ impl Set {
     }
 }
 
-fn code(error: &nfnetlink::Error) -> Option<i32> {
-    match error {
-        nfnetlink::Error::Refused { source, .. } => source.raw_os_error(),
-        _ => None,
-    }
-}
-
 /// No such set, or no sets at all in this kernel.
 fn is_absent(error: &nfnetlink::Error) -> bool {
     matches!(
-        code(error),
+        error.code(),
         Some(libc::ENOENT | libc::EINVAL | libc::EOPNOTSUPP)
     )
 }

@@ -262,6 +262,46 @@ impl Socket {
     }
 }
 
+// === impl Error ===
+
+impl Error {
+    /// The kernel's number of the reason, if it refused.
+    pub fn code(&self) -> Option<i32> {
+        match self {
+            Self::Refused { source, .. } | Self::Conversation(source) => source.raw_os_error(),
+            _ => None,
+        }
+    }
+
+    /// Whether a batch was planned on rules that have changed meanwhile: plan it anew.
+    pub fn is_stale(&self) -> bool {
+        self.code() == Some(libc::ERESTART)
+    }
+
+    /// Whether what a request is about is not there.
+    pub fn is_absent(&self) -> bool {
+        self.code() == Some(libc::ENOENT)
+    }
+
+    /// Whether the process may not do it: it lacks `CAP_NET_ADMIN` in that namespace.
+    pub fn is_forbidden(&self) -> bool {
+        self.code() == Some(libc::EPERM)
+    }
+
+    /// Whether the kernel does not know what it was asked for: a module is missing, or the kernel is too
+    /// old. In a batch that makes all that it refers to, what is absent is a module too.
+    pub fn is_unsupported(&self) -> bool {
+        let codes = [
+            libc::EOPNOTSUPP,
+            libc::EAFNOSUPPORT,
+            libc::EPROTONOSUPPORT,
+            libc::ENOENT,
+            libc::EINVAL,
+        ];
+        self.code().is_some_and(|code| codes.contains(&code))
+    }
+}
+
 // === impl Listed ===
 
 impl Listed {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
     NetlinkPayload,
 };
 use netlink_packet_route::{
@@ -28,6 +28,9 @@ const IPV6_OFF: &str = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
 /// How long the kernel may take to answer. It answers before the request returns; the limit guards
 /// against waiting for ever for an answer that does not come.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Room for one answer of a listing; the kernel puts at most 32 KiB into each.
+const LISTING_ROOM: usize = 64 * 1024;
 
 /// Most copies of one rule that are removed; only other programs make more than one.
 const MOST_COPIES: usize = 64;
@@ -61,6 +64,15 @@ pub enum Outcome {
     Done,
     /// The namespace does not use the family, so there is nothing to do.
     FamilyOff,
+}
+
+/// What of rule and route is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// The rule.
+    pub rule: bool,
+    /// The route.
+    pub route: bool,
 }
 
 /// Why the route is not as asked for.
@@ -139,6 +151,66 @@ impl PolicyRoute {
         } else {
             Outcome::Done
         })
+    }
+
+    /// Looks for the rule and the route of one family in the namespace of the calling thread; none where
+    /// the namespace does not use the family.
+    pub fn look(&self, family: Family) -> Result<Option<Presence>, Error> {
+        if family.is_off() {
+            return Ok(None);
+        }
+        let mut netlink = Netlink::open()?;
+        let mut presence = Presence {
+            rule: false,
+            route: false,
+        };
+        let (mut rule, mut route) = (RuleMessage::default(), RouteMessage::default());
+        rule.header.family = family.address_family();
+        route.header.address_family = family.address_family();
+        let loopback = loopback_index()?;
+        netlink.list(RouteNetlinkMessage::GetRule(rule), |message| {
+            presence.rule |= matches!(message, RouteNetlinkMessage::NewRule(r) if self.is_rule(&r));
+        })?;
+        netlink.list(RouteNetlinkMessage::GetRoute(route), |message| {
+            presence.route |=
+                matches!(message, RouteNetlinkMessage::NewRoute(r) if self.is_route(&r, loopback));
+        })?;
+        Ok(Some(presence))
+    }
+
+    fn is_rule(&self, rule: &RuleMessage) -> bool {
+        let wanted = self.rule(Family::V4).attributes;
+        let narrower = |attribute: &RuleAttribute| {
+            use RuleAttribute::{
+                Destination, DestinationPortRange, Iifname, IpProtocol, L3MDev, Oifname, Source,
+                SourcePortRange, UidRange,
+            };
+            matches!(
+                attribute,
+                Source(_)
+                    | Destination(_)
+                    | Iifname(_)
+                    | Oifname(_)
+                    | IpProtocol(_)
+                    | L3MDev(_)
+                    | SourcePortRange(_)
+                    | DestinationPortRange(_)
+                    | UidRange(_)
+            )
+        };
+        rule.header.action == RuleAction::ToTable
+            && rule.header.flags.is_empty()
+            && wanted.iter().all(|a| rule.attributes.contains(a))
+            && !rule.attributes.iter().any(narrower)
+    }
+
+    fn is_route(&self, route: &RouteMessage, loopback: u32) -> bool {
+        let has = |attribute| route.attributes.contains(&attribute);
+        route.header.kind == RouteType::Local
+            && route.header.destination_prefix_length == 0
+            && route.header.source_prefix_length == 0
+            && has(RouteAttribute::Table(self.table))
+            && has(RouteAttribute::Oif(loopback))
     }
 
     fn remove_rules(&self, netlink: &mut Netlink, family: Family) -> Result<(), Error> {
@@ -226,14 +298,9 @@ impl Netlink {
 
     /// Sends one request and returns the kernel's verdict; the outer error is one of the conversation.
     fn ask(&mut self, request: RouteNetlinkMessage, flags: u16) -> Result<io::Result<()>, Error> {
-        let mut request = NetlinkMessage::from(request);
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        self.0.write_all(&bytes).map_err(Error::Netlink)?;
+        let bytes = self.send(request, NLM_F_ACK | flags)?;
         // An answer repeats the request behind the verdict.
-        let mut answer = vec![0; bytes.len() + 4096];
+        let mut answer = vec![0; bytes + 4096];
         let length = self.0.read(&mut answer).map_err(Error::Netlink)?;
         let answer = answer.get(..length).ok_or(Error::Answer)?;
         let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(answer);
@@ -241,6 +308,47 @@ impl Netlink {
             Ok(NetlinkPayload::Error(verdict)) => Ok(as_result(verdict.code)),
             _ => Err(Error::Answer),
         }
+    }
+
+    /// Has every message seen with which the kernel answers a request to list something.
+    fn list(
+        &mut self,
+        request: RouteNetlinkMessage,
+        mut see: impl FnMut(RouteNetlinkMessage),
+    ) -> Result<(), Error> {
+        self.send(request, NLM_F_DUMP)?;
+        let mut buffer = vec![0; LISTING_ROOM];
+        loop {
+            let length = self.0.read(&mut buffer).map_err(Error::Netlink)?;
+            let mut rest = buffer.get(..length).ok_or(Error::Answer)?;
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                    .map_err(|_unreadable| Error::Answer)?;
+                let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
+                rest = rest
+                    .get(length.max(1).saturating_add(3) & !3..)
+                    .unwrap_or_default();
+                match message.payload {
+                    NetlinkPayload::InnerMessage(message) => see(message),
+                    NetlinkPayload::Done(_) => return Ok(()),
+                    NetlinkPayload::Error(verdict) => {
+                        return as_result(verdict.code).map_err(Error::Netlink);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Sends one request and returns its length.
+    fn send(&mut self, request: RouteNetlinkMessage, flags: u16) -> Result<usize, Error> {
+        let mut request = NetlinkMessage::from(request);
+        request.header.flags = NLM_F_REQUEST | flags;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.0.write_all(&bytes).map_err(Error::Netlink)?;
+        Ok(bytes.len())
     }
 }
 

@@ -1,0 +1,195 @@
+//! Rules by nf_tables over netlink. Everything here blocks for as long as the kernel works.
+
+use std::net::IpAddr;
+
+use mesh_net::{
+    netns::NetNs,
+    nfnetlink::{self, Snapshot, Socket},
+};
+use mesh_redirect::{
+    RuleSet, Verdict,
+    netlink::{self, Batch, Dump, Members, members},
+};
+
+use super::{Error, Inner, Mechanism, Variant, findings::Findings};
+
+/// How often a change is planned anew because others changed rules meanwhile.
+const ATTEMPTS: usize = 16;
+
+/// What a namespace holds, at one moment.
+pub(super) struct Reading {
+    socket: Socket,
+    generation: u32,
+    pub(super) dump: Dump,
+    pub(super) members: Members,
+}
+
+// === impl Reading ===
+
+impl Reading {
+    /// Reads rules and probe sets.
+    pub(super) fn of(netns: &NetNs) -> Result<Self, Error> {
+        let mut socket = Socket::open(netns).map_err(Error::of_listing)?;
+        let mut requests = netlink::requests();
+        requests.extend(members::requests());
+        let listed = snapshot(&mut socket, &requests)?;
+        let mut reading = Self::decode(socket, &listed);
+        let further = reading.dump.further_requests();
+        if !further.is_empty() {
+            requests.extend(further);
+            let listed = snapshot(&mut reading.socket, &requests)?;
+            reading = Self::decode(reading.socket, &listed);
+        }
+        Ok(reading)
+    }
+
+    fn decode(socket: Socket, listed: &Snapshot) -> Self {
+        Self {
+            socket,
+            generation: listed.generation,
+            dump: Dump::decode(&listed.bytes),
+            members: members::decode(&listed.bytes),
+        }
+    }
+
+    /// Has the kernel make a change that was planned on this reading; false if others were faster.
+    pub(super) fn commit(&mut self, batch: Batch) -> Result<bool, Error> {
+        if batch.is_empty() {
+            return Ok(true);
+        }
+        let batch = batch.at_generation(self.generation);
+        match self.socket.commit(&batch.to_bytes()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_stale() => Ok(false),
+            Err(error) => Err(Error::of_batch(&batch, error)),
+        }
+    }
+}
+
+/// Looks at our tables; if nf_tables is not the mechanism, there should be none.
+pub(super) fn verify(
+    inner: &Inner,
+    netns: &NetNs,
+    wanted: &RuleSet,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    if !inner.has_nf_tables {
+        return Ok(());
+    }
+    let dump = Reading::of(netns)?.dump;
+    let Mechanism::Iptables(variant) = inner.mechanism else {
+        findings.rules(dump.compare(wanted));
+        return Ok(());
+    };
+    if dump.has_tables() {
+        findings.foreign("nf_tables", "tables of the mechanism that is not used");
+    }
+    if variant == Variant::Legacy && dump.has_leftovers() {
+        findings.foreign("iptables-nft", "rules of the mechanism that is not used");
+    }
+    Ok(())
+}
+
+/// Puts rules into a namespace and removes what iptables left there, in one transaction; does nothing if
+/// all is as it should be. Where iptables is used, only what nf_tables left is removed.
+pub(super) fn apply(inner: &Inner, netns: &NetNs, rules: &RuleSet) -> Result<(), Error> {
+    match inner.mechanism {
+        Mechanism::Nftables => change(netns, |reading| {
+            if reading.dump.compare(rules) == Verdict::Same {
+                return Batch::default();
+            }
+            let mut batch = netlink::apply(rules);
+            reading.dump.remove_leftovers(&mut batch);
+            batch
+        }),
+        Mechanism::Iptables(_) if !inner.has_nf_tables => Ok(()),
+        Mechanism::Iptables(Variant::Legacy) => remove(inner, netns),
+        Mechanism::Iptables(Variant::Nft) => change(netns, |reading| {
+            if reading.dump.has_tables() {
+                netlink::remove()
+            } else {
+                Batch::default()
+            }
+        }),
+    }
+}
+
+/// Removes all that is ours, in our tables and those of iptables.
+pub(super) fn remove(inner: &Inner, netns: &NetNs) -> Result<(), Error> {
+    if !inner.has_nf_tables {
+        return Ok(());
+    }
+    change(netns, |reading| {
+        let mut batch = Batch::default();
+        if reading.dump.has_tables() {
+            batch = netlink::remove();
+        }
+        reading.dump.remove_leftovers(&mut batch);
+        batch
+    })
+}
+
+/// Learns whether the kernel would take these rules.
+pub(super) fn trial(netns: &NetNs, rules: &RuleSet) -> Result<(), Error> {
+    let mut socket = Socket::open(netns).map_err(Error::of_listing)?;
+    let batch = netlink::add(rules);
+    socket
+        .commit(&batch.to_trial())
+        .map_err(|error| Error::of_batch(&batch, error))
+}
+
+/// The members of the probe sets; none if there are no sets.
+pub(super) fn members(netns: &NetNs) -> Result<Members, Error> {
+    let mut socket = Socket::open(netns).map_err(Error::of_listing)?;
+    let listed = snapshot(&mut socket, &members::requests())?;
+    Ok(members::decode(&listed.bytes))
+}
+
+/// Makes an address a member; false if there is no set.
+pub(super) fn insert_member(netns: &NetNs, address: IpAddr, comment: &str) -> Result<bool, Error> {
+    let mut socket = Socket::open(netns).map_err(Error::of_listing)?;
+    let batch = members::insert(address, comment);
+    match socket.commit(&batch.to_bytes()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_absent() => Ok(false),
+        Err(error) => Err(Error::of_batch(&batch, error)),
+    }
+}
+
+/// Removes a member if its comment is this, in one step.
+pub(super) fn remove_member(netns: &NetNs, address: IpAddr, comment: &str) -> Result<(), Error> {
+    let mut socket = Socket::open(netns).map_err(Error::of_listing)?;
+    for _attempt in 0..ATTEMPTS {
+        let listed = snapshot(&mut socket, &members::requests())?;
+        if members::decode(&listed.bytes)
+            .get(&address)
+            .map(String::as_str)
+            != Some(comment)
+        {
+            return Ok(());
+        }
+        let batch = members::remove(address).at_generation(listed.generation);
+        match socket.commit(&batch.to_bytes()) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_stale() => {}
+            Err(error) => return Err(Error::of_batch(&batch, error)),
+        }
+    }
+    Err(Error::of_listing(nfnetlink::Error::Unsettled))
+}
+
+/// Plans a change on what is there and makes it, again if others changed something in between.
+pub(super) fn change(netns: &NetNs, plan: impl Fn(&Reading) -> Batch) -> Result<(), Error> {
+    for _attempt in 0..ATTEMPTS {
+        let mut reading = Reading::of(netns)?;
+        let batch = plan(&reading);
+        if reading.commit(batch)? {
+            return Ok(());
+        }
+    }
+    Err(Error::of_listing(nfnetlink::Error::Unsettled))
+}
+
+fn snapshot(socket: &mut Socket, requests: &[Vec<u8>]) -> Result<Snapshot, Error> {
+    socket.snapshot(requests).map_err(Error::of_listing)
+}
