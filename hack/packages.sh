@@ -19,6 +19,13 @@ install_missing() {
         command -v "$command" >/dev/null || { deb+=("$debian"); rpm+=("$fedora"); }
     done <<<"$needs"
     [ -e /usr/include/stdio.h ] || { deb+=(libc6-dev); rpm+=(glibc-devel); }
+    # The CNI plugin is linked statically.
+    case $(cc -print-file-name=libc.a 2>/dev/null) in
+        /*) ;;
+        *) deb+=(libc6-dev); rpm+=(glibc-static) ;;
+    esac
+    [ -d /usr/lib/cni ] || [ -d /usr/libexec/cni ] ||
+        { deb+=(containernetworking-plugins); rpm+=(containernetworking-plugins); }
     [ -d /etc/ssl/certs ] || { deb+=(ca-certificates); rpm+=(ca-certificates); }
     pkg-config --exists 'openssl >= 3.0' 2>/dev/null || { deb+=(libssl-dev); rpm+=(openssl-devel); }
     [ ${#deb[@]} -gt 0 ] || return 0

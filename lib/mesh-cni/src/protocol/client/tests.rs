@@ -146,6 +146,26 @@ fn full_queue_is_not_waited_for() {
     assert!(matches!(error, Error::Connect { .. }), "{error}");
 }
 
+#[test]
+fn only_root_is_talked_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent.sock");
+    let open_to_all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(folder.path(), open_to_all).unwrap();
+    let path = socket.clone();
+    // Of the thread alone, which is what the kernel looks at.
+    let nobody = thread::spawn(move || {
+        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(65534)).unwrap();
+        UnixListener::bind(path).unwrap()
+    });
+    let _listener = nobody.join().unwrap();
+    let answer = post(&socket, "/", b"", Instant::now() + SOON);
+    assert!(
+        matches!(answer, Err(Error::NotRoot { uid: 65534, .. })),
+        "{answer:?}"
+    );
+}
+
 proptest! {
     /// However an answer is cut into pieces, it is complete at the same byte.
     #[test]
