@@ -73,6 +73,7 @@ pub fn render(spec: &IstioCNISpec, settings: &Settings) -> Result<Rendered, Erro
     let agent = Agent::new(spec, values, settings)?;
     let mut notes = decoded.notes;
     notes.extend(agent.repair_note());
+    notes.extend(agent.env_notes());
     Ok(Rendered {
         objects: node::scoped(agent.objects(), values.global.resource_scope.as_deref()),
         notes,

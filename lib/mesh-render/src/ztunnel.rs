@@ -87,6 +87,7 @@ pub fn render(
     let proxy = Proxy::new(spec, values, metadata.unwrap_or(&none), settings)?;
     let mut notes = decoded.notes;
     notes.extend(proxy.notes());
+    notes.extend(proxy.env_notes());
     Ok(Rendered {
         objects: node::scoped(proxy.objects(), values.global.resource_scope.as_deref()),
         notes,

@@ -4,7 +4,7 @@ use mesh_api::labels::{DATAPLANE_MODE, dataplane_mode};
 use serde_json::{Value, json};
 
 use super::Agent;
-use crate::{meta::Texts, yaml};
+use crate::{Note, meta::Texts, pod::env, yaml};
 
 /// Namespaces whose pods are left alone if the values do not say which.
 const EXCLUDED: &str = "kube-system";
@@ -53,8 +53,36 @@ impl Agent<'_> {
         }
         config.extend(self.ambient_config());
         config.extend(self.repair_config());
-        config.extend(values.env.clone());
+        let users = self.users_env();
+        config.extend(users.map(|(name, value)| (name.clone(), value.clone())));
         config
+    }
+
+    /// The user's variables, but those that the agent needs to be ours.
+    pub(super) fn users_env(&self) -> impl Iterator<Item = (&String, &String)> {
+        let env = self.values.env.iter();
+        env.filter(|(name, _)| !self.needs(name))
+    }
+
+    /// What the user's variables cannot change.
+    pub(super) fn env_notes(&self) -> impl Iterator<Item = Note> {
+        let needed = self.values.env.keys().filter(|name| self.needs(name));
+        needed.map(|name| env::needed(format!("cni.env.{name}")))
+    }
+
+    /// Whether the agent does its work only with the value that a variable has here: what it knows of itself
+    /// and of its node, and what its volumes and rights go with.
+    fn needs(&self, variable: &str) -> bool {
+        match variable {
+            "AMBIENT_ENABLED"
+            | "CURRENT_AGENT_VERSION"
+            | "NODE_NAME"
+            | "POD_NAME"
+            | "POD_NAMESPACE" => true,
+            "ALLOW_SWITCH_TO_HOST_NS" => self.ambient(),
+            "REPAIR_NODE_NAME" | "REPAIR_RUN_AS_DAEMON" => self.is_istio(),
+            _ => false,
+        }
     }
 
     fn ambient_config(&self) -> Texts {

@@ -223,7 +223,7 @@ impl Agent<'_> {
         }
         env.field("POD_NAME", "metadata.name");
         env.field("POD_NAMESPACE", "metadata.namespace");
-        for (name, value) in &self.values.env {
+        for (name, value) in self.users_env() {
             env.text(name, value);
         }
         env.into_vec()

@@ -237,7 +237,7 @@ fn what_values_say_of_the_pods_is_what_the_pods_are() {
     let values = json!({
         "cni": {
             "logging": {"level": "all:debug"},
-            "env": {"NODE_NAME": "mine", "OTHER": 1},
+            "env": {"OTHER": 1},
             "tolerations": [{"operator": "Exists"}],
             "updateStrategy": {"type": "OnDelete"},
             "terminationGracePeriodSeconds": 60,
@@ -261,8 +261,8 @@ fn what_values_say_of_the_pods_is_what_the_pods_are() {
         json!(["--log_output_level=all:debug", "--log_as_json"])
     );
     assert_eq!(
-        env(&rendered, "NODE_NAME").unwrap(),
-        &json!({"name": "NODE_NAME", "value": "mine"})
+        env(&rendered, "OTHER").unwrap(),
+        &json!({"name": "OTHER", "value": "1"})
     );
     assert_eq!(config(&rendered)["OTHER"], "1");
     assert_eq!(config(&rendered)["AMBIENT_DNS_CAPTURE"], "false");
@@ -305,5 +305,33 @@ fn values_without_effect_are_told() {
     assert_eq!(
         notes[0],
         "spec.values.cni.chaind is not known and has no effect"
+    );
+}
+
+#[test]
+fn what_the_agent_needs_is_not_the_users() {
+    let users = json!({"cni": {"env": {
+        "ALLOW_SWITCH_TO_HOST_NS": "false", "AMBIENT_ENABLED": "false", "POD_NAMESPACE": "mine",
+        "AMBIENT_IPV6": "false",
+    }}});
+    let rendered = on(PlatformKind::Kubernetes, users);
+    let source = json!({"fieldRef": {"fieldPath": "metadata.namespace"}});
+    assert_eq!(
+        env(&rendered, "POD_NAMESPACE").unwrap()["valueFrom"],
+        source
+    );
+    let switch = env(&rendered, "ALLOW_SWITCH_TO_HOST_NS").unwrap();
+    assert_eq!(switch["value"], "true");
+    assert!(env(&rendered, "AMBIENT_ENABLED").is_none());
+    assert_eq!(config(&rendered)["AMBIENT_ENABLED"], "true");
+    assert_eq!(config(&rendered)["AMBIENT_IPV6"], "false");
+    let paths: Vec<_> = rendered.notes.iter().map(Note::path).collect();
+    assert_eq!(
+        paths,
+        [
+            "cni.env.ALLOW_SWITCH_TO_HOST_NS",
+            "cni.env.AMBIENT_ENABLED",
+            "cni.env.POD_NAMESPACE"
+        ]
     );
 }

@@ -9,8 +9,12 @@ use serde_json::Value;
 use super::Plan;
 use crate::{
     Error, PlatformKind,
-    pod::env::{field, resource, text},
+    pod::env::{self, field, resource, text},
 };
+
+/// What the program knows itself by. With other values it would read another revision's configuration, keep
+/// its root where nobody looks, or share a lock with another replica.
+const NEEDED: [&str; 4] = ["POD_NAME", "POD_NAMESPACE", "REVISION", "SERVICE_ACCOUNT"];
 
 /// How the program is started.
 pub(super) struct Arguments {
@@ -117,7 +121,7 @@ fn tls(plan: &Plan<'_>) -> Vec<String> {
 }
 
 /// The variables in Istio's order: what identifies the pod, whom it trusts, the user's, the rest. The user's
-/// win, since they are the only way to reach most settings.
+/// win, since they are the only way to reach most settings, but for [`NEEDED`].
 fn environment(plan: &mut Plan<'_>) -> Result<Vec<EnvVar>, Error> {
     let mut env = vec![
         text("REVISION", plan.revision()),
@@ -150,7 +154,8 @@ fn environment(plan: &mut Plan<'_>) -> Result<Vec<EnvVar>, Error> {
     Ok(env)
 }
 
-/// What the user wrote. That ambient is off cannot be had of this distribution; it stays on.
+/// What the user wrote, without what the program needs to be ours. That ambient is off cannot be had of this
+/// distribution; it stays on.
 fn users(plan: &mut Plan<'_>) -> Result<Vec<EnvVar>, Error> {
     const AMBIENT: &str = "PILOT_ENABLE_AMBIENT";
     let off = |value: &String| ["false", "0"].contains(&value.as_str());
@@ -163,20 +168,26 @@ fn users(plan: &mut Plan<'_>) -> Result<Vec<EnvVar>, Error> {
         }
     }
     let pilot = &plan.values.pilot;
-    let mut env: Vec<_> = pilot
-        .env
-        .iter()
-        .map(|(name, value)| text(name, value))
-        .collect();
-    for (at, variable) in pilot.env_var_from.iter().enumerate() {
-        if env.iter().any(|earlier| earlier.name == variable.name) {
-            return Err(Error::Value {
-                path: format!("pilot.envVarFrom[{at}]"),
-                problem: format!("`{}` is set already: name it once", variable.name),
-            });
+    let (mut env, mut notes) = (Vec::new(), Vec::new());
+    for (name, value) in &pilot.env {
+        if NEEDED.contains(&name.as_str()) {
+            notes.push(env::needed(format!("pilot.env.{name}")));
+        } else {
+            env.push(text(name, value));
         }
-        env.push(variable.clone());
     }
+    for (at, variable) in pilot.env_var_from.iter().enumerate() {
+        let path = format!("pilot.envVarFrom[{at}]");
+        if NEEDED.contains(&variable.name.as_str()) {
+            notes.push(env::needed(path));
+        } else if env.iter().any(|earlier| earlier.name == variable.name) {
+            let problem = format!("`{}` is set already: name it once", variable.name);
+            return Err(Error::Value { path, problem });
+        } else {
+            env.push(variable.clone());
+        }
+    }
+    plan.notes.extend(notes);
     Ok(env)
 }
 

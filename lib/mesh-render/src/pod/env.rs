@@ -1,16 +1,27 @@
 //! Environment variables of a container, in their order, each name once.
 //!
 //! Server-side apply takes the name for the key of the list, and refuses a list in which it stands twice.
-//! A user's variable of a name that is there takes its place.
+//! A user's variable of a name that is there takes its place, unless the program needs the one that is there:
+//! then the user's is left out, and told of with [`needed`].
 
 use k8s_openapi::{
     api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, ResourceFieldSelector},
     apimachinery::pkg::api::resource::Quantity,
 };
 
+use crate::Note;
+
 /// Environment variables of a container.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Env(Vec<EnvVar>);
+
+/// Says that the user's variable at `path` is left out, since the program would not work with it.
+pub(crate) fn needed(path: String) -> Note {
+    Note::WithoutEffect {
+        path,
+        why: "the program works only with what the operator sets it to",
+    }
+}
 
 /// A variable that is a text.
 pub(crate) fn text(name: &str, value: impl Into<String>) -> EnvVar {

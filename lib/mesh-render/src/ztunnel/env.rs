@@ -6,8 +6,12 @@ use serde_json::Value;
 
 use super::Proxy;
 use crate::{
+    Note,
     node::{self, first},
-    pod::{Env, env::source},
+    pod::{
+        Env,
+        env::{self, source},
+    },
 };
 
 /// Where the control plane is if nothing says so.
@@ -16,16 +20,28 @@ const ISTIO_NAMESPACE: &str = "istio-system";
 const CONTROL_PLANE_PORT: u16 = 15012;
 /// The domain of the cluster's services if nothing else is said.
 const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Where the variables are that the revision has for all proxies.
+const METADATA: &str = "meshConfig.defaultConfig.proxyMetadata";
+/// What the proxy knows of itself and of its node, and that it serves the pods of that node. With other
+/// values it would ask for certificates that it does not get, or serve nobody.
+const NEEDED: [&str; 6] = [
+    "INPOD_ENABLED",
+    "INSTANCE_IP",
+    "NODE_NAME",
+    "POD_NAME",
+    "POD_NAMESPACE",
+    "SERVICE_ACCOUNT",
+];
 /// Where lists of revoked certificates are mounted.
 pub(super) const REVOCATIONS: &str = "/var/run/secrets/istio/crl";
 
 impl Proxy<'_> {
-    /// All variables, of which the user's win.
+    /// All variables. The user's win, but for those that the proxy needs.
     pub(super) fn env(&self) -> Vec<EnvVar> {
         let mut env = Env::default();
         self.control_plane(&mut env);
         self.process(&mut env);
-        for (name, value) in self.metadata {
+        for (name, value) in self.metadata.iter().filter(|(name, _)| !is_needed(name)) {
             env.text(name, in_words(value));
         }
         self.threads(&mut env);
@@ -36,13 +52,25 @@ impl Proxy<'_> {
         if self.reads_revocations() {
             env.text("CRL_PATH", format!("{REVOCATIONS}/ca-crl.pem"));
         }
-        for (name, value) in &self.values.env {
+        for (name, value) in self.values.env.iter().filter(|(name, _)| !is_needed(name)) {
             match value {
                 EnvValue::Text(text) => env.text(name, text),
                 EnvValue::From(from) => env.set(source(name, (**from).clone())),
             }
         }
         env.into_vec()
+    }
+
+    /// What the user's variables cannot change.
+    pub(super) fn env_notes(&self) -> impl Iterator<Item = Note> {
+        let sources = [
+            ("ztunnel.env", self.values.env.keys().collect::<Vec<_>>()),
+            (METADATA, self.metadata.keys().collect()),
+        ];
+        sources.into_iter().flat_map(|(path, names)| {
+            let needed = names.into_iter().filter(|name| is_needed(name));
+            needed.map(move |name| env::needed(format!("{path}.{name}")))
+        })
     }
 
     fn control_plane(&self, env: &mut Env) {
@@ -107,6 +135,10 @@ impl Proxy<'_> {
             env.resource("ZTUNNEL_RESOURCE_CPU_REQUEST", "requests.cpu");
         }
     }
+}
+
+fn is_needed(variable: &str) -> bool {
+    NEEDED.contains(&variable)
 }
 
 fn in_words(value: &Value) -> String {

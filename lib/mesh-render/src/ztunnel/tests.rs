@@ -256,3 +256,28 @@ fn what_values_say_of_the_objects_is_what_the_objects_are() {
         8
     );
 }
+
+#[test]
+fn what_the_proxy_needs_is_not_the_users() {
+    let base = json!({"meshConfig": {"defaultConfig": {"proxyMetadata": {"NODE_NAME": "mine"}}}});
+    let base = serde_json::from_value(base).unwrap();
+    let from = json!({"valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}});
+    let user = json!({"ztunnel": {"env": {"INPOD_ENABLED": "false", "POD_NAME": from, "X": "y"}}});
+    let settings = settings(PlatformKind::Kubernetes, "1.30.3");
+    let rendered = render(&spec(user), Some(&base), &settings).unwrap();
+    assert_eq!(env(&rendered, "INPOD_ENABLED"), Some("true"));
+    assert_eq!(env(&rendered, "NODE_NAME"), Some("from elsewhere"));
+    assert_eq!(env(&rendered, "X"), Some("y"));
+    let variables = pod(&rendered)["containers"][0]["env"].as_array().unwrap();
+    let name = variables.iter().find(|entry| entry["name"] == "POD_NAME");
+    let path = &name.unwrap()["valueFrom"]["fieldRef"]["fieldPath"];
+    assert_eq!(path, "metadata.name");
+    let notes: Vec<_> = rendered.notes.iter().map(ToString::to_string).collect();
+    assert_eq!(notes.len(), 3);
+    assert_eq!(
+        notes[0],
+        "spec.values.ztunnel.env.INPOD_ENABLED has no effect: the program works only with what the operator \
+         sets it to"
+    );
+    assert!(notes[2].contains("proxyMetadata.NODE_NAME"), "{notes:?}");
+}

@@ -140,6 +140,33 @@ fn that_ambient_is_off_is_noted_and_stays_without_effect() {
 }
 
 #[test]
+fn what_istiod_knows_itself_by_is_not_the_users() {
+    let field = json!({"fieldRef": {"fieldPath": "metadata.uid"}});
+    let values = json!({"pilot": {
+        "env": {"POD_NAMESPACE": "mine", "CLUSTER_ID": "mine"},
+        "envVarFrom": [{"name": "A", "value": "a"}, {"name": "POD_NAME", "valueFrom": field}],
+    }});
+    let env = container(&values)["env"].clone();
+    let variable = |name: &str| {
+        let mut env = env.as_array().unwrap().iter();
+        env.find(|variable| variable["name"] == name)
+            .unwrap()
+            .clone()
+    };
+    let path = |name| variable(name)["valueFrom"]["fieldRef"]["fieldPath"].clone();
+    assert_eq!(path("POD_NAMESPACE"), "metadata.namespace");
+    assert_eq!(path("POD_NAME"), "metadata.name");
+    assert_eq!(variable("CLUSTER_ID")["value"], "mine");
+    assert_eq!(variable("A")["value"], "a");
+    let why = "has no effect: the program works only with what the operator sets it to";
+    assert_eq!(
+        notes(&values),
+        ["env.POD_NAMESPACE", "envVarFrom[1]"]
+            .map(|path| format!("spec.values.pilot.{path} {why}"))
+    );
+}
+
+#[test]
 fn what_would_keep_istiod_from_starting_is_refused_with_its_path() {
     for (values, text) in [
         (
