@@ -7,19 +7,43 @@
 //!
 //! Level-triggered: what has to be done follows from what is in the folders and from nothing else, so that
 //! an installer that is killed between any two actions is finished by the next one. What is right is not
-//! written again.
+//! written again. No credentials are written: the plugin asks the agent, and needs none.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
+use mesh_cni::{
+    config::{PLUGIN, PluginConfig},
+    protocol,
+};
 use mesh_runtime::readiness::Readiness;
-use prometheus_client::registry::Registry;
 use serde::Serialize;
-use serde_json::{Map, Value};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
+use self::{
+    claim::Claim,
+    plan::{Action, Place},
+};
 use crate::platform::Kind;
 
+mod act;
+mod claim;
+mod durable;
+mod keeper;
+mod listing;
+mod metrics;
+mod mode;
+mod pace;
+mod plan;
+mod removal;
+mod rival;
 pub mod shutdown;
+mod state;
+
+pub use self::{
+    act::Error,
+    metrics::Metrics,
+    mode::{InvalidName, Mode},
+};
 
 /// What is installed, and where.
 #[derive(Clone, Debug)]
@@ -29,7 +53,7 @@ pub struct Config {
     /// What is done with the container runtime's configuration.
     pub mode: Mode,
     /// Our plugin's entry in the configuration, without `cniVersion`.
-    pub entry: Map<String, Value>,
+    pub entry: PluginConfig,
     /// Whether the group may read files that are ours alone (`CNI_CONF_GROUP_READ`): 0640 instead of 0600.
     pub group_read: bool,
     /// What this agent calls itself to another one on the same node: its pod's name.
@@ -51,35 +75,9 @@ pub struct Folders {
     pub run: PathBuf,
 }
 
-/// What is done with the container runtime's configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Our entry goes to the end of the list of the first configuration, or of the file with this name.
-    Chained {
-        /// The file's name, if it is forced.
-        file: Option<String>,
-    },
-    /// The first configuration (or the one with the forced name) is copied into a file of our own, which
-    /// sorts before it, with our entry at the end. The original is not touched.
-    Owned {
-        /// Our file's name.
-        file: String,
-        /// The name of the file to copy, if it is forced.
-        primary: Option<String>,
-    },
-    /// A file of our own with our plugin alone, which Multus calls.
-    Standalone {
-        /// The file's name.
-        file: String,
-    },
-}
-
 /// Installs. Cheap to clone; clones are the same installer.
 #[derive(Clone, Debug)]
-pub struct Installer {
-    config: Config,
-    view: watch::Sender<View>,
-}
+pub struct Installer(Arc<Shared>);
 
 /// How far the installation is, for the debug page.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -91,57 +89,76 @@ pub struct View {
     pub reason: String,
     /// The configuration file that holds our entry.
     pub file: Option<String>,
-    /// How often somebody else's change had to be repaired since the start.
+    /// How often somebody else's change has been repaired.
     pub repairs: u64,
+    /// Whether somebody changes it again and again, so that repairs are held back.
+    pub contended: bool,
 }
 
-/// What the installer counts.
-#[derive(Clone, Debug, Default)]
-pub struct Metrics {}
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    metrics: Metrics,
+    view: watch::Sender<View>,
+    /// Held for as long as the folders are changed.
+    stage: Mutex<Stage>,
+}
 
-/// Why an installation or a removal failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {}
+/// Where the installer's life is.
+#[derive(Debug, Default)]
+struct Stage {
+    /// A removal has begun: nothing is installed any more.
+    closed: bool,
+    claim: Option<Claim>,
+}
+
+/// The credentials of Istio's plugin, in the run directory.
+const STALE_CREDENTIALS: &str = "istio-cni-kubeconfig";
+
+/// What an agent has in the run directory, of ours and of Istio's. The claim goes last: until then another
+/// agent can be told.
+const RUN_FILES: [&str; 7] = [
+    protocol::SOCKET,
+    protocol::LOG_SOCKET,
+    protocol::ENROLMENT_FILE,
+    "sandboxes",
+    STALE_CREDENTIALS,
+    "istio-cni.log",
+    claim::FILE,
+];
 
 // === impl Installer ===
 
 impl Installer {
     /// An installer; nothing is touched yet.
-    pub fn new(config: Config, _metrics: Metrics) -> Self {
-        Self {
+    pub fn new(config: Config, metrics: Metrics) -> Self {
+        Self(Arc::new(Shared {
             config,
+            metrics,
             view: watch::Sender::default(),
-        }
+            stage: Mutex::default(),
+        }))
     }
 
     /// How far the installation is, now and later.
     pub fn view(&self) -> watch::Receiver<View> {
-        self.view.subscribe()
+        self.0.view.subscribe()
     }
 
     /// Installs, and repairs what others change, until dropped. Readiness waits for the first success, and
     /// again whenever the plugin is not called for new pods.
     ///
     /// Ends only if nothing but a new container helps: the host has replaced a mounted folder.
-    pub async fn run(self, _readiness: Readiness) -> Error {
-        std::future::pending().await
+    pub async fn run(self, readiness: Readiness) -> Error {
+        keeper::run(&self.0, readiness).await
     }
 
     /// Ends [`run`](Self::run) for good and removes what is installed: the configuration first, so that no
     /// runtime calls a plugin that is not there, then the plugin, then what is in the run directory.
-    /// Everything is tried, also after a failure. An installation that another agent on this node has taken
-    /// over stays.
+    ///
+    /// While the configuration cannot be removed the rest stays too; of the rest everything is tried. What
+    /// another agent on this node has taken over stays: [`Error::Taken`].
     pub async fn uninstall(self) -> Result<(), Vec<Error>> {
-        drop(self.config);
-        Ok(())
-    }
-}
-
-// === impl Metrics ===
-
-impl Metrics {
-    /// Registers the families under Istio's names, where there is one.
-    pub fn new(_registry: &mut Registry) -> Self {
-        Self::default()
+        removal::run(&self.0).await
     }
 }

@@ -10,6 +10,7 @@
 
 pub mod command;
 pub mod copy;
+pub mod folder;
 pub mod ipset;
 pub mod limits;
 pub mod netns;

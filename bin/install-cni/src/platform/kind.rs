@@ -65,18 +65,18 @@ kinds! {
 
 /// Folders of a platform on its nodes, where they are not those of everybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Folders {
+pub(crate) struct Folders {
     /// Where plugins go.
-    pub(super) bin: &'static str,
+    pub(crate) bin: &'static str,
     /// Where the configuration is.
-    pub(super) conf: &'static str,
+    pub(crate) conf: &'static str,
 }
 
 // === impl Kind ===
 
 impl Kind {
     /// The folders that the platform's container runtime, or Multus on it, looks into.
-    pub(super) const fn folders(self) -> Folders {
+    pub(crate) const fn folders(self) -> Folders {
         let (bin, conf) = match self {
             Self::OpenShift => ("/var/lib/cni/bin", "/etc/cni/multus/net.d"),
             Self::Gke => ("/home/kubernetes/bin", "/etc/cni/net.d"),
@@ -95,7 +95,7 @@ impl Kind {
     }
 
     /// Whether `global.platform` has a value for it, which sets the folders.
-    pub(super) const fn is_value(self) -> bool {
+    pub(crate) const fn is_value(self) -> bool {
         matches!(
             self,
             Self::OpenShift | Self::Gke | Self::K3s | Self::K3d | Self::MicroK8s | Self::Minikube
