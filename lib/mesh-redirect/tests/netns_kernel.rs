@@ -3,6 +3,8 @@
 
 #[path = "support/engine.rs"]
 mod engine;
+#[path = "kernel/netlink.rs"]
+mod netlink;
 
 use std::{
     net::SocketAddr,

@@ -92,10 +92,11 @@ struct Row {
     no_dns: &'static str,
     ingress: &'static str,
     guests: &'static str,
+    ingress_and_guests: &'static str,
 }
 
-const fn row(flow: Flow, answers: [&'static str; 5]) -> Row {
-    let [none, default, no_dns, ingress, guests] = answers;
+const fn row(flow: Flow, answers: [&'static str; 6]) -> Row {
+    let [none, default, no_dns, ingress, guests, ingress_and_guests] = answers;
     Row {
         flow,
         none,
@@ -103,6 +104,7 @@ const fn row(flow: Flow, answers: [&'static str; 5]) -> Row {
         no_dns,
         ingress,
         guests,
+        ingress_and_guests,
     }
 }
 
@@ -115,35 +117,35 @@ use Itself::{Loopback, OtherLoopback, OwnAddress};
 
 #[rustfmt::skip]
 const MATRIX: &[Row] = &[
-    //                                       no rules  default  no DNS   ingress  guests
-    row(HostToPod(APP),                     ["app",   "15006", "15006", "app",   "15006"]),
-    row(HostToPod(15001),                   ["15001", "15006", "15006", "15001", "15006"]),
-    row(HostToPod(INBOUND_HBONE_PORT),      ["15008", "15008", "15008", "15008", "15008"]),
-    row(HostToPod(53),                      ["dns",   "15006", "15006", "dns",   "15006"]),
-    row(ProbeToPod,                         ["app",   "app",   "app",   "app",   "app"]),
-    row(GuestToWorld,                       ["world", "15006", "15006", "world", "15001"]),
-    row(PodToWorld(80),                     ["world", "15001", "15001", "15001", "15001"]),
-    row(PodToWorld(15008),                  ["world", "15001", "15001", "15001", "15001"]),
-    row(PodToWorld(53),                     ["world", "15053", "15001", "15053", "15053"]),
-    row(PodToWorldUdp,                      ["world", "15053", "world", "15053", "15053"]),
-    row(PodToProbes,                        ["world", "world", "world", "world", "world"]),
-    row(PodToItself(Loopback, APP),         ["app",   "app",   "app",   "app",   "app"]),
-    row(PodToItself(Loopback, 53),          ["dns",   "dns",   "dns",   "dns",   "dns"]),
-    row(PodToItself(OtherLoopback, APP),    ["app",   "app",   "app",   "app",   "app"]),
-    row(PodToItself(OwnAddress, APP),       ["app",   "app",   "app",   "app",   "app"]),
-    row(PodToItself(OwnAddress, 53),        ["dns",   "15053", "dns",   "15053", "15053"]),
-    row(PodToItselfUdp(Loopback),           ["dns",   "dns",   "dns",   "dns",   "dns"]),
-    row(PodToItselfUdp(OwnAddress),         ["dns",   "dns",   "dns",   "dns",   "dns"]),
-    row(ProxyToWorld(80),                   ["world", "world", "world", "world", "world"]),
-    row(ProxyToWorld(53),                   ["world", "world", "world", "world", "world"]),
-    row(ProxyWithMoreBitsToWorld,           ["world", "world", "world", "world", "world"]),
-    row(ProxyToWorldUdpFromUsedPort,        ["world", "world", "world", "world", "world"]),
-    row(ProxyToApp,                         ["app",   "app",   "app",   "app",   "app"]),
-    row(ProxyToAppAsClient,                 ["-",     "app",   "app",   "app",   "app"]),
+    //                                       no rules  default  no DNS   ingress  guests   ingress and guests
+    row(HostToPod(APP),                     ["app",   "15006", "15006", "app",   "15006",  "app"]),
+    row(HostToPod(15001),                   ["15001", "15006", "15006", "15001", "15006",  "15001"]),
+    row(HostToPod(INBOUND_HBONE_PORT),      ["15008", "15008", "15008", "15008", "15008",  "15008"]),
+    row(HostToPod(53),                      ["dns",   "15006", "15006", "dns",   "15006",  "dns"]),
+    row(ProbeToPod,                         ["app",   "app",   "app",   "app",   "app",    "app"]),
+    row(GuestToWorld,                       ["world", "15006", "15006", "world", "15001",  "15001"]),
+    row(PodToWorld(80),                     ["world", "15001", "15001", "15001", "15001",  "15001"]),
+    row(PodToWorld(15008),                  ["world", "15001", "15001", "15001", "15001",  "15001"]),
+    row(PodToWorld(53),                     ["world", "15053", "15001", "15053", "15053",  "15053"]),
+    row(PodToWorldUdp,                      ["world", "15053", "world", "15053", "15053",  "15053"]),
+    row(PodToProbes,                        ["world", "world", "world", "world", "world",  "world"]),
+    row(PodToItself(Loopback, APP),         ["app",   "app",   "app",   "app",   "app",    "app"]),
+    row(PodToItself(Loopback, 53),          ["dns",   "dns",   "dns",   "dns",   "dns",    "dns"]),
+    row(PodToItself(OtherLoopback, APP),    ["app",   "app",   "app",   "app",   "app",    "app"]),
+    row(PodToItself(OwnAddress, APP),       ["app",   "app",   "app",   "app",   "app",    "app"]),
+    row(PodToItself(OwnAddress, 53),        ["dns",   "15053", "dns",   "15053", "15053",  "15053"]),
+    row(PodToItselfUdp(Loopback),           ["dns",   "dns",   "dns",   "dns",   "dns",    "dns"]),
+    row(PodToItselfUdp(OwnAddress),         ["dns",   "dns",   "dns",   "dns",   "dns",    "dns"]),
+    row(ProxyToWorld(80),                   ["world", "world", "world", "world", "world",  "world"]),
+    row(ProxyToWorld(53),                   ["world", "world", "world", "world", "world",  "world"]),
+    row(ProxyWithMoreBitsToWorld,           ["world", "world", "world", "world", "world",  "world"]),
+    row(ProxyToWorldUdpFromUsedPort,        ["world", "world", "world", "world", "world",  "world"]),
+    row(ProxyToApp,                         ["app",   "app",   "app",   "app",   "app",    "app"]),
+    row(ProxyToAppAsClient,                 ["-",     "app",   "app",   "app",   "app",    "app"]),
 ];
 
 /// The situations other than "no rules".
-fn situations() -> [(&'static str, Options, Column); 4] {
+fn situations() -> [(&'static str, Options, Column); 5] {
     let default = Options::default();
     [
         ("default", default.clone(), |row| row.default),
@@ -167,9 +169,18 @@ fn situations() -> [(&'static str, Options, Column); 4] {
             "guests",
             Options {
                 virtual_interfaces: vec!["guest".parse().unwrap()],
-                ..default
+                ..default.clone()
             },
             |row| row.guests,
+        ),
+        (
+            "ingress and guests",
+            Options {
+                ingress_mode: true,
+                virtual_interfaces: vec!["guest".parse().unwrap()],
+                ..default
+            },
+            |row| row.ingress_and_guests,
         ),
     ]
 }
@@ -225,11 +236,29 @@ async fn every_flow_goes_where_it_belongs(engine: Engine) {
         network.withdraw(engine);
     }
     let before = snapshot(&network.pod);
-    for (situation, options, expected) in situations() {
-        network.enrol(engine, &options);
+    for ((situation, options, expected), families) in situations().into_iter().flat_map(|s| {
+        [Families::Dual, Families::Only(Family::V4)].map(|families| (s.clone(), families))
+    }) {
+        network.enrol(
+            engine,
+            &Options {
+                families,
+                ..options
+            },
+        );
         for family in Family::ALL {
+            let captured = families.contains(family);
+            let expected = if captured {
+                expected
+            } else {
+                |row: &Row| row.none
+            };
             network
-                .check(&format!("{engine}, {situation}"), family, expected)
+                .check(
+                    &format!("{engine}, {situation}, {families:?}"),
+                    family,
+                    expected,
+                )
                 .await;
         }
         network.withdraw(engine);

@@ -79,3 +79,19 @@ proptest! {
         fuzz(&bytes);
     }
 }
+
+#[test]
+fn the_saved_listings_are_survived() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/dump");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        fuzz(&bytes);
+        // A cut anywhere is the commonest damage.
+        for end in (0..bytes.len()).step_by(131) {
+            fuzz(&bytes[..end]);
+        }
+        seen += 1;
+    }
+    assert!(seen >= 5, "{folder} is incomplete");
+}
