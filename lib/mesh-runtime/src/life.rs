@@ -133,7 +133,7 @@ mod tests {
     use std::future::{pending, ready};
 
     use futures::FutureExt as _;
-    use tokio::time::Instant;
+    use tokio::time::{Instant, timeout};
 
     use super::*;
     use crate::shutdown;
@@ -216,7 +216,8 @@ mod tests {
             pending::<()>().await;
         }));
         signals.quitter().quit();
-        assert_eq!(life.until_told(&mut signals).await, Ok(()));
+        let stopped = timeout(LIMIT, life.until_told(&mut signals)).await;
+        assert_eq!(stopped, Ok(Ok(())));
         drop(tasks);
     }
 }
