@@ -7,6 +7,8 @@
 
 #[path = "plugin/add.rs"]
 mod add;
+#[path = "plugin/chain.rs"]
+mod chain;
 #[path = "plugin/commands.rs"]
 mod commands;
 #[path = "plugin/fake.rs"]

@@ -2,7 +2,8 @@
 //!
 //! A [`Namespace`] is a network of its own; a [`Topology`] connects several of them the way a
 //! Kubernetes cluster does. Programs run in them as [`Process`]es, [`tcp`] and [`udp`] have peers to
-//! talk to, and a [`Capture`] shows what was on the wire. Everything is removed when the value that
+//! talk to, and a [`Capture`] shows what was on the wire. A [`cni::Runtime`] calls CNI plugins as container
+//! runtimes do. Everything is removed when the value that
 //! stands for it is dropped, also when a test panics; what a killed process left behind is found by
 //! [`leftover::list`].
 //!
@@ -10,6 +11,7 @@
 //! captures, `tcpdump`. Their absence is an error that says so, never a silent pass.
 
 pub mod capture;
+pub mod cni;
 pub mod leftover;
 pub mod namespace;
 pub mod process;
