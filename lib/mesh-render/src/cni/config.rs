@@ -90,9 +90,10 @@ impl Agent<'_> {
         let on = self.ambient();
         let flags = [
             ("AMBIENT_ENABLED", on),
+            // Our proxy does not answer DNS yet: captured queries would get lost.
             (
                 "AMBIENT_DNS_CAPTURE",
-                on && ambient.dns_capture.unwrap_or(true),
+                on && ambient.dns_capture.unwrap_or_else(|| self.is_istio()),
             ),
             ("AMBIENT_IPV6", on && ambient.ipv6.unwrap_or(true)),
             (

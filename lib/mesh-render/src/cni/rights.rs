@@ -26,7 +26,11 @@ impl Agent<'_> {
         ];
         let mut objects = cluster_role(&self.of, ACCOUNT, base, ACCOUNT).to_vec();
         if self.ambient() {
-            let rules = vec![rule("", &["pods/status"], &["patch"])];
+            let mut rules = vec![rule("", &["pods/status"], &["patch"])];
+            if !self.is_istio() {
+                // Ours tells of pods that cannot be brought into the mesh, and of those that were repaired.
+                rules.push(rule("", &["events"], &["create", "patch"]));
+            }
             objects.extend(cluster_role(&self.of, AMBIENT, rules, ACCOUNT));
             // An agent that ends finds out whether it is replaced or removed for good.
             let own = vec![named("apps", "daemonsets", &[DAEMON_SET], &["get"])];

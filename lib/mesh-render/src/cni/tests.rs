@@ -167,6 +167,7 @@ fn istio_s_agent_gets_what_it_needs_beside_ours() {
     );
     assert_eq!(config(&theirs)["REPAIR_ENABLED"], "true");
     assert_eq!(config(&theirs)["NATIVE_NFTABLES"], "false");
+    assert_eq!(config(&theirs)["AMBIENT_DNS_CAPTURE"], "true");
     assert!(env(&theirs, "GOMEMLIMIT").is_some());
     let context = &container(&theirs)["securityContext"];
     assert_eq!(context["readOnlyRootFilesystem"], Value::Null);
@@ -177,6 +178,7 @@ fn istio_s_agent_gets_what_it_needs_beside_ours() {
     assert_eq!(container(&ours)["image"], OURS);
     assert_eq!(config(&ours)["REPAIR_ENABLED"], "false");
     assert_eq!(config(&ours)["NATIVE_NFTABLES"], Value::Null);
+    assert_eq!(config(&ours)["AMBIENT_DNS_CAPTURE"], "false");
     assert!(env(&ours, "GOMEMLIMIT").is_none());
     assert!(find(&ours, "ClusterRole", "istio-cni-repair-role").is_none());
     let context = &container(&ours)["securityContext"];
@@ -245,7 +247,7 @@ fn what_values_say_of_the_pods_is_what_the_pods_are() {
             "seccompProfile": {"type": "Unconfined"},
             "resources": {"limits": {"memory": "1Gi"}},
             "resourceQuotas": {"enabled": true, "pods": 7},
-            "ambient": {"shareHostNetworkNamespace": true, "dnsCapture": false},
+            "ambient": {"shareHostNetworkNamespace": true, "dnsCapture": true},
         },
         "global": {
             "logAsJson": true,
@@ -265,7 +267,7 @@ fn what_values_say_of_the_pods_is_what_the_pods_are() {
         &json!({"name": "OTHER", "value": "1"})
     );
     assert_eq!(config(&rendered)["OTHER"], "1");
-    assert_eq!(config(&rendered)["AMBIENT_DNS_CAPTURE"], "false");
+    assert_eq!(config(&rendered)["AMBIENT_DNS_CAPTURE"], "true");
     assert_eq!(pod["tolerations"], json!([{"operator": "Exists"}]));
     assert_eq!(pod["terminationGracePeriodSeconds"], 60);
     assert_eq!(pod["hostNetwork"], true);

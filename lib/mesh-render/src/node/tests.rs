@@ -86,7 +86,7 @@ fn agent_values() -> Vec<(Value, Value)> {
         json!({"cni": {"chained": false}}),
         json!({"cni": {"provider": "multus"}}),
         json!({"cni": {"ambient": {"enablementSelectors": []}}}),
-        json!({"cni": {"ambient": {"dnsCapture": false}}}),
+        json!({"cni": {"ambient": {"dnsCapture": true}}}),
         json!({"cni": {"ambient": {"ipv6": false}}}),
         json!({"cni": {"ambient": {"reconcileIptablesOnStartup": false}}}),
         json!({"cni": {"ambient": {"shareHostNetworkNamespace": true}}}),
