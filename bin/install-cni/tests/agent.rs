@@ -3,3 +3,7 @@
 #[cfg(test)]
 #[path = "agent/sockets.rs"]
 mod sockets;
+
+#[cfg(test)]
+#[path = "agent/kernel.rs"]
+mod kernel;
