@@ -162,3 +162,6 @@ impl Installer {
         removal::run(&self.0).await
     }
 }
+
+#[cfg(test)]
+mod tests;

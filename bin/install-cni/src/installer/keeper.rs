@@ -20,6 +20,7 @@ use super::{
     rival,
     state::State,
 };
+use crate::readiness::tasks::INSTALLATION;
 
 /// Installs on one node.
 struct Keeper<'a> {
@@ -36,8 +37,6 @@ struct Keeper<'a> {
     is_blind: bool,
 }
 
-/// The name under which readiness waits.
-const TASK: &str = "CNI plugin";
 /// How often everything is looked at if nothing happens: events can be lost.
 const VERIFY: Duration = Duration::from_secs(60);
 /// The same while folders cannot be watched.
@@ -53,7 +52,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// Installs until dropped, or until only a new container helps.
 pub(super) async fn run(shared: &Shared, readiness: Readiness) -> Error {
-    let pending = Some(readiness.pending(TASK));
+    let pending = Some(readiness.pending(INSTALLATION));
     let mut keeper = Keeper {
         shared,
         readiness,
@@ -279,7 +278,7 @@ impl Keeper<'_> {
                 pending.ready();
             }
         } else if self.pending.is_none() {
-            self.pending = Some(self.readiness.pending(TASK));
+            self.pending = Some(self.readiness.pending(INSTALLATION));
         }
         self.shared.metrics.show(&view);
         self.shared.view.send_if_modified(|shown| {

@@ -39,12 +39,12 @@ impl Metrics {
             metrics.ready.clone(),
         );
         registry.register(
-            "istio_cni_install_repairs",
+            "lateen_cni_install_repairs",
             "Changes of others to the plugin or its configuration that were repaired",
             metrics.repairs.clone(),
         );
         registry.register(
-            "istio_cni_install_contended",
+            "lateen_cni_install_contended",
             "Whether somebody changes the plugin or its configuration again and again",
             metrics.contended.clone(),
         );

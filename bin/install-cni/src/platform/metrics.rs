@@ -14,7 +14,7 @@ struct Label {
     severity: &'static str,
 }
 
-/// Registers what was found: `istio_cni_platform_findings`, by kind and severity.
+/// Registers what was found: `lateen_cni_platform_findings`, by kind and severity.
 pub fn register(registry: &mut Registry, report: &Report) {
     let family = Family::<Label, Gauge>::default();
     for finding in &report.findings {
@@ -25,7 +25,7 @@ pub fn register(registry: &mut Registry, report: &Report) {
         family.get_or_create(&label).inc();
     }
     registry.register(
-        "istio_cni_platform_findings",
+        "lateen_cni_platform_findings",
         "What stands in the mesh's way on this node, as found at the start",
         family,
     );
