@@ -149,8 +149,8 @@ impl Agent {
         let found = timeout(DEADLINE, view.wait_for(|view| condition(view))).await;
         match found {
             Ok(view) => view.unwrap().clone(),
-            Err(_) => panic!(
-                "{what} did not happen: {:?}",
+            Err(elapsed) => panic!(
+                "{what} did not happen, {elapsed}: {:?}",
                 self.installer.view().borrow()
             ),
         }
@@ -241,11 +241,11 @@ async fn what_others_change_is_repaired_at_once() {
     let plugin = || node.at("bin/istio-cni");
     let changes: [(&str, &dyn Fn()); 4] = [
         ("overwritten", &|| {
-            node.write("net.d/10-calico.conflist", CALICO)
+            node.write("net.d/10-calico.conflist", CALICO);
         }),
         ("the plugin removed", &|| fs::remove_file(plugin()).unwrap()),
         ("the plugin changed", &|| {
-            node.write("bin/istio-cni", "an older one")
+            node.write("bin/istio-cni", "an older one");
         }),
         ("the plugin's permissions", &|| {
             fs::set_permissions(plugin(), fs::Permissions::from_mode(0o600)).unwrap();

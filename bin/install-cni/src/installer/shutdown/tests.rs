@@ -167,12 +167,12 @@ impl Cluster {
             .await;
         cluster.grant().await;
         cluster
-            .create(&cluster.sets(), cluster.daemon_set(&json!({})))
+            .create(&cluster.sets(), Self::daemon_set(&json!({})))
             .await;
         cluster
     }
 
-    fn daemon_set(&self, pod: &Value) -> Value {
+    fn daemon_set(pod: &Value) -> Value {
         let labels = json!({"k8s-app": DAEMON_SET});
         let mut spec = json!({"containers": [{"name": "install-cni", "image": "i"}]});
         for (key, value) in pod.as_object().into_iter().flatten() {
@@ -273,7 +273,7 @@ async fn a_daemon_set_that_has_gone_or_goes_is_cleaned_up_after() {
 async fn a_node_that_the_daemon_set_leaves_is_cleaned_up() {
     let cluster = Cluster::start().await;
     cluster.delete_set().await;
-    let elsewhere = cluster.daemon_set(&json!({"nodeSelector": {"zone": "b"}}));
+    let elsewhere = Cluster::daemon_set(&json!({"nodeSelector": {"zone": "b"}}));
     cluster.create(&cluster.sets(), elsewhere).await;
     let decision = cluster.question.decide(GRACE).await;
     assert_eq!(decision, Decision::CleanUp(Gone::Node));
@@ -317,7 +317,7 @@ async fn a_daemon_set_that_is_replaced_by_force_is_waited_for() {
     let asked = Arc::clone(&cluster);
     let decision = tokio::spawn(async move { asked.question.decide(GRACE).await });
     cluster
-        .create(&cluster.sets(), cluster.daemon_set(&json!({})))
+        .create(&cluster.sets(), Cluster::daemon_set(&json!({})))
         .await;
     let decision = decision.await.unwrap();
     assert_eq!(decision, Decision::Keep(Kept::Upgrade));
