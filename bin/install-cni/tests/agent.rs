@@ -7,3 +7,11 @@ mod sockets;
 #[cfg(test)]
 #[path = "agent/kernel.rs"]
 mod kernel;
+
+#[cfg(test)]
+#[path = "agent/chain.rs"]
+mod chain;
+
+#[cfg(test)]
+#[path = "agent/chain_node.rs"]
+mod chain_node;
