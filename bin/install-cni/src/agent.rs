@@ -15,6 +15,7 @@ use mesh_redirect::Options;
 mod attach;
 mod driver;
 mod feed;
+mod handle;
 mod machine;
 mod metrics;
 pub mod netns;
@@ -26,8 +27,9 @@ mod status;
 mod view;
 
 pub use self::{
-    driver::{Agent, Error, Handle, Parts, Withdrawn},
+    driver::{Agent, Error, Parts},
     feed::Snapshots,
+    handle::{Handle, Withdrawn},
     machine::{Phase, Step},
     pods::Reason,
     view::{FailureView, PodView, View},

@@ -21,7 +21,8 @@ use tokio::{
 };
 
 use super::{
-    driver::{Handle, Shared},
+    driver::Shared,
+    handle::Handle,
     machine::Desired,
     netns::{self, Located, sandbox::Sandbox},
     pods::{PodObject, Reason},

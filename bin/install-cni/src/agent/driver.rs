@@ -13,15 +13,15 @@ use mesh_kube::{
 };
 use mesh_runtime::error::chain;
 use parking_lot::Mutex;
-use prometheus_client::registry::Registry as Metrics;
 use tokio::{
     sync::{Semaphore, watch as news},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
     Config, Patience,
-    feed::{NamespaceFeed, PodFeed, Snapshots},
+    feed::{NamespaceFeed, PodFeed},
+    handle::Handle,
     machine::{Notice, Phase},
     metrics::{self, Repair},
     netns::{
@@ -34,7 +34,6 @@ use super::{
     proxies::Proxies,
     registry::Registry,
     status::Writer,
-    view::View,
 };
 use crate::parts::{PodUid, Probes, Rules};
 
@@ -44,11 +43,6 @@ mod perform;
 pub struct Agent<K, Z> {
     handle: Handle<K, Z>,
     watches: watch::Metrics,
-}
-
-/// The agent, for those who ask it. Cheap to clone.
-pub struct Handle<K, Z> {
-    pub(super) shared: Arc<Shared<K, Z>>,
 }
 
 /// What the agent works with.
@@ -63,15 +57,6 @@ pub struct Parts<K, Z> {
     pub events: Recorder,
     /// Counts what the watches do.
     pub watches: watch::Metrics,
-}
-
-/// How the mesh has left the node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Withdrawn {
-    /// The pods in which rules may be left, and what went wrong.
-    pub left: Vec<String>,
-    /// Why the probe set could not be removed.
-    pub probes: Option<String>,
 }
 
 /// What everything shares.
@@ -91,16 +76,16 @@ pub(super) struct Shared<K, Z> {
     statuses: Writer,
     /// Entries into the kernel at a time.
     entries: Semaphore,
-    stage: news::Sender<Stage>,
+    pub(super) stage: news::Sender<Stage>,
     /// Changes of the namespaces' labels.
-    namespaces: news::Sender<u64>,
+    pub(super) namespaces: news::Sender<u64>,
     /// Why the probe set cannot be used.
     trouble: Mutex<Option<String>>,
 }
 
 /// How far the start has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
+pub(super) enum Stage {
     Starting,
     /// Pods and namespaces have been seen.
     Synced,
@@ -246,7 +231,7 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
         .await;
     }
 
-    fn everybody(&self) -> Concerned {
+    pub(super) fn everybody(&self) -> Concerned {
         let registry = self.registry.lock();
         registry.entries().map(|(uid, _)| uid.clone()).collect()
     }
@@ -441,7 +426,7 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
         self.settled(uid, before)
     }
 
-    fn phase(&self, uid: &str) -> Option<Phase> {
+    pub(super) fn phase(&self, uid: &str) -> Option<Phase> {
         let registry = self.registry.lock();
         registry.entry(uid).map(|entry| entry.machine.phase())
     }
@@ -500,99 +485,6 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
     }
 }
 
-// === impl Handle ===
-
-impl<K: Rules + Probes, Z: Proxies> Handle<K, Z> {
-    /// Resolves when the pods and namespaces of the API server have been seen.
-    pub async fn synced(&self) {
-        self.reach(Stage::Synced).await;
-    }
-
-    /// Resolves when all pods have been looked at once, and ztunnels are let in.
-    pub async fn serving(&self) {
-        self.reach(Stage::Serving).await;
-    }
-
-    async fn reach(&self, wanted: Stage) {
-        let mut stage = self.shared.stage.subscribe();
-        // The sender lives as long as this handle.
-        let _reached = stage.wait_for(|stage| *stage >= wanted).await.is_ok();
-    }
-
-    /// What the agent knows.
-    pub fn view(&self) -> View {
-        let ztunnels = *self.shared.proxies.synced().borrow();
-        let repairs = self.shared.metrics.repairs();
-        View::of(&self.shared.registry.lock(), ztunnels, repairs)
-    }
-
-    /// What the plugin decides by while it cannot reach us, as it changes.
-    pub fn snapshots(&self) -> Snapshots {
-        let registry = self.shared.registry.clone();
-        Snapshots::new(self.shared.namespaces.subscribe(), registry)
-    }
-
-    /// Registers what the agent counts.
-    pub fn register(&self, registry: &mut Metrics) {
-        self.shared.metrics.register(registry);
-        registry.register_collector(Box::new(self.clone()));
-    }
-
-    /// Takes the mesh from the node: all pods leave it, then the probe set goes. The agent must be running,
-    /// and does not bring anything back. Stops after `within`.
-    pub async fn withdraw(&self, within: Duration) -> Withdrawn {
-        let deadline = Instant::now() + within;
-        let shared = &self.shared;
-        let concerned = shared.registry.lock().withdraw();
-        shared.wake(concerned);
-        for uid in shared.everybody() {
-            let Some(mut progress) = shared.registry.lock().follow(&uid) else {
-                continue;
-            };
-            while shared
-                .phase(&uid)
-                .is_some_and(|phase| phase != Phase::Outside)
-            {
-                tokio::select! {
-                    changed = progress.changed() => if changed.is_err() { break },
-                    () = sleep_until(deadline) => break,
-                }
-            }
-        }
-        let left = shared.remaining();
-        let cleared = timeout(Duration::from_secs(5), shared.kernel.clear()).await;
-        let probes = match cleared {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(chain(&error).to_string()),
-            Err(_elapsed) => Some("the kernel does not answer".to_owned()),
-        };
-        Withdrawn { left, probes }
-    }
-}
-
-impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
-    /// The pods that have not left the mesh.
-    fn remaining(&self) -> Vec<String> {
-        let registry = self.registry.lock();
-        let left = registry.entries();
-        let left = left.filter(|(_, entry)| entry.machine.phase() != Phase::Outside);
-        left.map(|(_, entry)| {
-            let why = entry.machine.failure();
-            let why = why.map_or("not done in time", |failure| &failure.cause.message);
-            format!("{}/{}: {why}", entry.info.namespace, entry.info.name)
-        })
-        .collect()
-    }
-}
-
-impl<K, Z> Clone for Handle<K, Z> {
-    fn clone(&self) -> Self {
-        Self {
-            shared: self.shared.clone(),
-        }
-    }
-}
-
 impl<K, Z> fmt::Debug for Agent<K, Z> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Agent").finish_non_exhaustive()
@@ -602,11 +494,5 @@ impl<K, Z> fmt::Debug for Agent<K, Z> {
 impl<K, Z> fmt::Debug for Parts<K, Z> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parts").finish_non_exhaustive()
-    }
-}
-
-impl<K, Z> fmt::Debug for Handle<K, Z> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").finish_non_exhaustive()
     }
 }

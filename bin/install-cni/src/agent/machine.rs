@@ -13,6 +13,11 @@ use mesh_net::netns::NetNsId;
 use mesh_redirect::{Options, Verdict};
 use serde::Serialize;
 
+mod action;
+
+pub use self::action::Step;
+pub(crate) use self::action::{Action, Cause, Failure, Outcome};
+
 /// What should be of one pod, and what is known to be.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
@@ -22,6 +27,8 @@ pub(crate) struct Machine {
     proxy: Proxy,
     /// The pod's addresses in the node's probe set.
     probes: BTreeSet<IpAddr>,
+    /// Addresses that may be there: an attempt to enter or remove them has failed.
+    doubted: BTreeSet<IpAddr>,
     /// Whether ztunnels may be told: not before the first pass over all pods, see [`Machine::introduce`].
     serving: bool,
     /// Counts the ztunnels that came; what an earlier one confirmed is confirmed again.
@@ -58,76 +65,6 @@ pub(crate) enum Strip {
     Known,
     /// The API server says that it was in the mesh: its namespace is searched.
     Search,
-}
-
-/// One thing to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Find the pod's namespace.
-    Find,
-    /// See whether this still is its namespace.
-    Recheck(NetNsId),
-    /// Compare the rules in the namespace with these.
-    Verify(NetNsId, Options),
-    /// Put them in.
-    Apply(NetNsId, Options),
-    /// Take them out.
-    Strip(NetNsId),
-    /// Tell ztunnel to serve the pod, and wait until it does.
-    Tell(NetNsId, PodInfo, u64),
-    /// Tell all ztunnels to stop.
-    Untell,
-    /// Enter an address into the probe set.
-    Admit(IpAddr),
-    /// Take an address from the probe set.
-    Dismiss(IpAddr),
-}
-
-/// How an action went that did not fail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// This is the pod's namespace.
-    Found(NetNsId),
-    /// The namespace that was the pod's is not any more, and no other is.
-    Gone,
-    /// What the namespace holds.
-    Holds(Verdict),
-    /// It is done.
-    Done,
-}
-
-/// A step on the way into the mesh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Step {
-    /// Its network namespace is found.
-    Namespace,
-    /// The rules are in its namespace.
-    Rules,
-    /// A ztunnel serves it.
-    Ztunnel,
-    /// Its addresses are in the probe set.
-    Probes,
-}
-
-/// What went wrong, for people and for the next decision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Cause {
-    /// One PascalCase word, for a metric's label and an Event's reason.
-    pub(crate) reason: &'static str,
-    /// The sentence.
-    pub(crate) message: String,
-    /// ztunnel has answered that it does not serve the pod.
-    pub(crate) refused: bool,
-}
-
-/// A failure that lasts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) step: Step,
-    pub(crate) cause: Cause,
-    /// How often in a row.
-    pub(crate) attempts: u32,
 }
 
 /// Where a pod stands.
@@ -238,6 +175,7 @@ impl Machine {
             rules: Held::Unknown(None),
             proxy: Proxy::Absent,
             probes: BTreeSet::new(),
+            doubted: BTreeSet::new(),
             serving,
             epoch,
             failure: None,
@@ -273,9 +211,14 @@ impl Machine {
 
     /// Time to look whether everything still is as it was left.
     pub(crate) fn doubt(&mut self) {
-        if let Place::At(netns) = self.place {
-            self.place = Place::Doubtful(netns);
-            self.doubt_rules();
+        match self.place {
+            Place::At(netns) => {
+                self.place = Place::Doubtful(netns);
+                self.doubt_rules();
+            }
+            // It may have got another network without our plugin.
+            Place::Detached => self.place = Place::Lost,
+            Place::Unknown | Place::Doubtful(_) | Place::Lost => {}
         }
     }
 
@@ -287,6 +230,7 @@ impl Machine {
     /// What the probe set holds of the pod. Not to be called while an action is under way that changes it.
     pub(crate) fn probes_seen(&mut self, addresses: BTreeSet<IpAddr>) {
         self.probes = addresses;
+        self.doubted.clear();
     }
 
     /// The first pass is over: how ztunnels are told of this pod that was there before us. From now on they
@@ -331,8 +275,8 @@ impl Machine {
 
     fn enrol(&self, netns: NetNsId, enrolment: &Enrolment) -> Option<Action> {
         // An address that is not the pod's any more may be somebody else's by now.
-        if let Some(stale) = self.probes.difference(&enrolment.addresses).next() {
-            return Some(Action::Dismiss(*stale));
+        if let Some(stale) = self.stale(&enrolment.addresses) {
+            return Some(Action::Dismiss(stale));
         }
         let options = &enrolment.options;
         match &self.rules {
@@ -353,15 +297,21 @@ impl Machine {
         (self.proxy != Proxy::Serves(netns, self.epoch)).then(tell)
     }
 
+    /// An address that may be in the probe set and should not.
+    fn stale(&self, wanted: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+        let mut held = self.probes.iter().chain(&self.doubted);
+        held.find(|address| !wanted.contains(address)).copied()
+    }
+
     /// What has to be given up with a namespace.
     fn withdraw(&self) -> Option<Action> {
-        let dismiss = self.probes.first().copied().map(Action::Dismiss);
+        let dismiss = self.stale(&BTreeSet::new()).map(Action::Dismiss);
         dismiss.or_else(|| (self.proxy != Proxy::Absent).then_some(Action::Untell))
     }
 
     fn leave(&self, strip: Strip) -> Option<Action> {
-        if let Some(address) = self.probes.first() {
-            return Some(Action::Dismiss(*address));
+        if let Some(address) = self.stale(&BTreeSet::new()) {
+            return Some(Action::Dismiss(address));
         }
         let stripping = match (strip, self.place) {
             (Strip::Never, _)
@@ -431,11 +381,18 @@ impl Machine {
             (Action::Tell(netns, _, epoch), Ok(_)) => self.proxy = Proxy::Serves(*netns, *epoch),
             (Action::Tell(netns, ..), Err(())) => self.untold(*netns),
             (Action::Untell, Ok(_)) => self.proxy = Proxy::Absent,
+            (Action::Untell, Err(())) => self.half_untold(),
             (Action::Admit(address), Ok(_)) => {
+                self.doubted.remove(address);
                 self.probes.insert(*address);
             }
             (Action::Dismiss(address), Ok(_)) => {
+                self.doubted.remove(address);
                 self.probes.remove(address);
+            }
+            (Action::Admit(address) | Action::Dismiss(address), Err(())) => {
+                self.probes.remove(address);
+                self.doubted.insert(*address);
             }
             _ => {}
         }
@@ -478,6 +435,13 @@ impl Machine {
         let refused = self.failure.as_ref().is_some_and(|f| f.cause.refused);
         let lasting = matches!(self.proxy, Proxy::Restored(n) | Proxy::Serves(n, _) if n == netns);
         if refused || !lasting {
+            self.proxy = Proxy::Told(netns);
+        }
+    }
+
+    /// Some ztunnels may have stopped serving it.
+    fn half_untold(&mut self) {
+        if let Proxy::Restored(netns) | Proxy::Serves(netns, _) = self.proxy {
             self.proxy = Proxy::Told(netns);
         }
     }
@@ -640,34 +604,6 @@ impl Machine {
             doubled.min(LONGEST)
         };
         Some(wait)
-    }
-}
-
-// === impl Action ===
-
-impl Action {
-    /// The step that it is a part of.
-    pub(crate) fn step(&self) -> Step {
-        match self {
-            Self::Find | Self::Recheck(_) => Step::Namespace,
-            Self::Verify(..) | Self::Apply(..) | Self::Strip(_) => Step::Rules,
-            Self::Tell(..) | Self::Untell => Step::Ztunnel,
-            Self::Admit(_) | Self::Dismiss(_) => Step::Probes,
-        }
-    }
-}
-
-// === impl Step ===
-
-impl Step {
-    /// As in labels of metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Namespace => "namespace",
-            Self::Rules => "rules",
-            Self::Ztunnel => "ztunnel",
-            Self::Probes => "probes",
-        }
     }
 }
 

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use mesh_cni::protocol::Valid;
 use mesh_core::workload::PodInfo;
 use mesh_kube::watch::ObjectKey;
 use mesh_net::netns::NetNsId;
@@ -22,6 +21,7 @@ use super::{
 use crate::parts::PodUid;
 
 mod addresses;
+mod sandboxes;
 
 use self::addresses::Claims;
 
@@ -294,123 +294,6 @@ impl Registry {
         new || changed || shows
     }
 
-    // --- what the runtime says
-
-    /// The runtime has made this. Says which pods it concerns.
-    pub(crate) fn attached(&mut self, sandbox: Sandbox) -> Concerned {
-        let key = key_of(&sandbox);
-        let uid = sandbox.pod_uid.clone();
-        self.attach(sandbox, false);
-        let pod = self.index.pod_named(&key, &uid);
-        let concerned = pod.map(|pod| pod.uid.clone());
-        self.refresh(Concerned::from_iter(concerned))
-    }
-
-    fn attach(&mut self, sandbox: Sandbox, inherited: bool) {
-        self.sandboxes.retain(|_, other| {
-            // The number belongs to another namespace now.
-            other.sandbox.netns_id() != sandbox.netns_id() || other.sandbox.netns == sandbox.netns
-        });
-        self.sequence += 1;
-        let sequence = self.sequence;
-        let attached = Attached {
-            sandbox,
-            sequence,
-            inherited,
-        };
-        self.sandboxes.insert(attached.sandbox.key(), attached);
-    }
-
-    /// The pod's namespace is this one, as the runtime says.
-    pub(crate) fn settle_in(&mut self, uid: &PodUid, located: Located) {
-        if let Some(entry) = self.entries.get_mut(uid) {
-            entry.machine.attached(located.netns.id());
-            entry.located = Some(located);
-        }
-    }
-
-    /// The runtime takes this interface: forgets it. Says which pods have lost their network with it.
-    pub(crate) fn detached(&mut self, interface: &Interface) -> Concerned {
-        let Some(gone) = self.sandboxes.remove(interface) else {
-            return Concerned::new();
-        };
-        let netns = gone.sandbox.netns_id();
-        if self
-            .sandboxes
-            .values()
-            .any(|left| left.sandbox.netns_id() == netns)
-        {
-            return Concerned::new();
-        }
-        let pod = self
-            .index
-            .pod_named(&key_of(&gone.sandbox), &gone.sandbox.pod_uid);
-        let uid = pod.map(|pod| pod.uid.clone());
-        let mut concerned = self.lose(netns);
-        concerned.extend(self.refresh(Concerned::from_iter(uid)));
-        concerned
-    }
-
-    /// This namespace goes. Says whose it was.
-    pub(crate) fn lose(&mut self, netns: NetNsId) -> Concerned {
-        let mut concerned = Concerned::new();
-        for (uid, entry) in &mut self.entries {
-            if entry.machine.netns() == Some(netns) {
-                entry.machine.detached();
-                entry.located = None;
-                concerned.insert(uid.clone());
-            }
-        }
-        concerned
-    }
-
-    /// What the runtime told of, with the namespaces that it named.
-    pub(crate) fn sandboxes(&self) -> Vec<Sandbox> {
-        self.sandboxes
-            .values()
-            .map(|attached| attached.sandbox.clone())
-            .collect()
-    }
-
-    /// The interfaces of this namespace path, by whatever names.
-    pub(crate) fn interfaces_at(&self, netns: &str, key: &ObjectKey) -> Vec<Interface> {
-        let there = |attached: &&Attached| {
-            attached.sandbox.netns == netns && key_of(&attached.sandbox) == *key
-        };
-        let found = self.sandboxes.values().filter(there);
-        found.map(|attached| attached.sandbox.key()).collect()
-    }
-
-    /// What the runtime told of a network and does not count among what is left of it.
-    pub(crate) fn unaccounted(&self, left: &Valid) -> Vec<Sandbox> {
-        let valid: BTreeSet<(&str, &str)> = left
-            .attachments
-            .iter()
-            .map(|valid| (&*valid.container_id, &*valid.interface))
-            .collect();
-        let unaccounted = self.sandboxes.values().filter(|attached| {
-            let sandbox = &attached.sandbox;
-            sandbox.network == left.network
-                && !valid.contains(&(&*sandbox.container_id, &*sandbox.interface))
-        });
-        unaccounted
-            .map(|attached| attached.sandbox.clone())
-            .collect()
-    }
-
-    /// The sandboxes of a pod, the newest first.
-    fn attached_to(&self, pod: &Pod) -> Vec<&Attached> {
-        let ours = |attached: &&Attached| {
-            let sandbox = &attached.sandbox;
-            *sandbox.pod_name == *pod.info.name
-                && *sandbox.pod_namespace == *pod.info.namespace
-                && pod.is(&sandbox.pod_uid)
-        };
-        let mut found: Vec<_> = self.sandboxes.values().filter(ours).collect();
-        found.sort_by_key(|attached| std::cmp::Reverse(attached.sequence));
-        found
-    }
-
     // --- what the plugin asks
 
     /// The pod of this name and UID, and whether it belongs in the mesh.
@@ -590,13 +473,6 @@ fn strip(reason: Reason, pod: &Pod, inherited: bool) -> Strip {
         Reason::HostNetwork | Reason::Ended | Reason::Gone => Strip::Never,
         _ if inherited || pod.annotations.shown != Shown::Nothing => Strip::Search,
         _ => Strip::Known,
-    }
-}
-
-fn key_of(sandbox: &Sandbox) -> ObjectKey {
-    ObjectKey {
-        namespace: sandbox.pod_namespace.clone(),
-        name: sandbox.pod_name.clone(),
     }
 }
 

@@ -10,7 +10,7 @@ use prometheus_client::{
 use serde::Serialize;
 
 use super::{
-    driver::Handle,
+    handle::Handle,
     machine::{Phase, Step},
     pods::{Reason, annotations::Shown},
     proxies::Proxies,
