@@ -1,12 +1,8 @@
 //! The agent's parts with the kernel, sockets, files and API server that they work with.
 
 #[cfg(test)]
-#[path = "agent/sockets.rs"]
-mod sockets;
-
-#[cfg(test)]
-#[path = "agent/kernel.rs"]
-mod kernel;
+#[path = "agent/calls.rs"]
+mod calls;
 
 #[cfg(test)]
 #[path = "agent/chain.rs"]
@@ -15,3 +11,23 @@ mod chain;
 #[cfg(test)]
 #[path = "agent/chain_node.rs"]
 mod chain_node;
+
+#[cfg(test)]
+#[path = "agent/enrolment.rs"]
+mod enrolment;
+
+#[cfg(test)]
+#[path = "agent/kernel.rs"]
+mod kernel;
+
+#[cfg(test)]
+#[path = "agent/node.rs"]
+mod node;
+
+#[cfg(test)]
+#[path = "agent/recovery.rs"]
+mod recovery;
+
+#[cfg(test)]
+#[path = "agent/sockets.rs"]
+mod sockets;

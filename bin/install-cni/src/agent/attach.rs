@@ -36,7 +36,7 @@ enum Asked {
     /// It belongs in the mesh.
     InMesh(PodUid),
     /// It does not.
-    Outside(Reason),
+    Outside(PodUid, Reason),
     /// The API server does not answer; by what is known of its namespace it does not.
     Passes,
 }
@@ -55,17 +55,21 @@ const ISTIO_INTERFACE: &str = "eth0";
 
 impl<K: Rules + Probes, Z: Proxies> Attach for Handle<K, Z> {
     async fn add(&self, pod: Attachment) -> Result<Added, Refusal> {
-        let began = Instant::now();
-        let deadline = began + self.shared.patience.add;
+        let deadline = Instant::now() + self.shared.patience.add;
         let (key, name) = (key_of(&pod), name_of(&pod));
         let located = self.shared.learn(&pod).await;
         let uid = match self.shared.ask(&key, &pod.pod_uid).await? {
             Asked::InMesh(uid) => uid,
-            Asked::Outside(Reason::Ended | Reason::Gone) => {
+            Asked::Outside(_, Reason::Ended | Reason::Gone) => {
                 return Err(again(format!("pod {name} has ended")));
             }
-            Asked::Outside(_) | Asked::Passes => return Ok(Added { enrolled: false }),
+            Asked::Outside(uid, _) => {
+                self.shared.assign(&pod, &uid, located.as_ref().ok());
+                return Ok(Added { enrolled: false });
+            }
+            Asked::Passes => return Ok(Added { enrolled: false }),
         };
+        self.shared.assign(&pod, &uid, located.as_ref().ok());
         let located = located.map_err(|error| {
             let error = chain(&error);
             again(format!(
@@ -75,17 +79,15 @@ impl<K: Rules + Probes, Z: Proxies> Attach for Handle<K, Z> {
         let netns = located.netns.id();
         self.shared.registry.lock().settle_in(&uid, located);
         self.shared.wake([uid.clone()]);
-        let added = self.shared.enrolled(&uid, &name, netns, deadline).await?;
-        self.shared.metrics.added(began.elapsed());
-        Ok(added)
+        self.shared.enrolled(&uid, &name, netns, deadline).await
     }
 
     async fn istio_add(&self, pod: IstioAdd) -> Result<(), Refusal> {
-        let last = pod.netns.rsplit('/').next().unwrap_or_default();
+        let sandbox = pod.netns.replace('/', "-");
         let name = format!("{}/{}", pod.pod_namespace, pod.pod_name);
         let added = self.add(Attachment {
             network: String::new(),
-            container_id: format!("{ISTIO_SANDBOX}{last}"),
+            container_id: format!("{ISTIO_SANDBOX}{sandbox}"),
             interface: ISTIO_INTERFACE.to_owned(),
             netns: pod.netns,
             pod_name: pod.pod_name,
@@ -103,7 +105,7 @@ impl<K: Rules + Probes, Z: Proxies> Attach for Handle<K, Z> {
         let (key, name) = (key_of(&pod), name_of(&pod));
         match self.shared.ask(&key, &pod.pod_uid).await? {
             Asked::InMesh(uid) => self.shared.check(&uid, &name).await,
-            Asked::Outside(_) | Asked::Passes => Ok(()),
+            Asked::Outside(..) | Asked::Passes => Ok(()),
         }
     }
 
@@ -120,7 +122,7 @@ impl<K: Rules + Probes, Z: Proxies> Attach for Handle<K, Z> {
         for sandbox in unaccounted {
             // A namespace that is there is still somebody's, whatever a runtime forgot to name.
             if self.shared.host.identify(&sandbox.netns) != Some(sandbox.netns_id()) {
-                self.shared.forget(&sandbox.key());
+                self.shared.vanished(&sandbox.key());
             }
         }
         Ok(())
@@ -145,6 +147,19 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
         let (host, path) = (self.host.clone(), pod.netns.clone());
         let opened = spawn_blocking(move || host.open(&path)).await;
         let located = opened.map_err(|_panicked| Unlearned::Interrupted)??;
+        self.note(pod, &pod.pod_uid, &located);
+        Ok(located)
+    }
+
+    /// The runtime did not say which pod it is about: notes which one it was found to be, so that the note
+    /// is not taken for one of the next pod of that name.
+    fn assign(&self, pod: &Attachment, uid: &PodUid, located: Option<&Located>) {
+        if let Some(located) = located.filter(|_| pod.pod_uid.is_empty()) {
+            self.note(pod, uid, located);
+        }
+    }
+
+    fn note(&self, pod: &Attachment, uid: &str, located: &Located) {
         let id = located.netns.id();
         let sandbox = Sandbox {
             network: pod.network.clone(),
@@ -153,7 +168,7 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
             netns: pod.netns.clone(),
             dev: id.dev,
             ino: id.ino,
-            pod_uid: pod.pod_uid.clone(),
+            pod_uid: uid.to_owned(),
             pod_name: pod.pod_name.clone(),
             pod_namespace: pod.pod_namespace.clone(),
             addresses: pod.addresses.iter().map(IpAddr::to_canonical).collect(),
@@ -162,9 +177,8 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
             // The pod can do without; an agent that starts has to search for it.
             tracing::warn!(error = %chain(&error), "cannot note a sandbox");
         }
-        let concerned = self.registry.lock().attached(sandbox);
+        let concerned = self.registry.lock().attached(&sandbox);
         self.wake(concerned);
-        Ok(located)
     }
 
     /// Whether a pod belongs in the mesh: by what the watches told, otherwise by what the API server
@@ -382,7 +396,7 @@ async fn answer<T>(asked: impl Future<Output = kube::Result<T>>) -> Result<T, Un
 fn decided(found: Found) -> Option<Asked> {
     match found {
         Found::InMesh(uid) => Some(Asked::InMesh(uid)),
-        Found::Outside(_, reason) => Some(Asked::Outside(reason)),
+        Found::Outside(uid, reason) => Some(Asked::Outside(uid, reason)),
         Found::Unknown => None,
     }
 }

@@ -14,7 +14,7 @@ use mesh_kube::{
 use mesh_runtime::error::chain;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Semaphore, watch as news},
+    sync::watch as news,
     time::{Instant, sleep, timeout},
 };
 
@@ -74,8 +74,6 @@ pub(super) struct Shared<K, Z> {
     pub(super) metrics: metrics::Metrics,
     notes: Notes,
     statuses: Writer,
-    /// Entries into the kernel at a time.
-    entries: Semaphore,
     pub(super) stage: news::Sender<Stage>,
     /// Changes of the namespaces' labels.
     pub(super) namespaces: news::Sender<u64>,
@@ -103,9 +101,6 @@ pub enum Error {
     #[error("keep notes of the node's sandboxes")]
     Notes(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
-
-/// Entries into the kernel at a time: each takes a thread for some milliseconds.
-const ENTRIES: usize = 8;
 
 /// Longest time of the first pass. What has not been looked at by then is told to ztunnels as well as it
 /// is known: they are not kept from the other pods for it.
@@ -144,7 +139,6 @@ impl<K: Rules + Probes, Z: Proxies> Agent<K, Z> {
             queue: Queue::new(pace()),
             metrics: metrics::Metrics::new(),
             notes: Notes::new(parts.events),
-            entries: Semaphore::new(ENTRIES),
             stage: news::Sender::new(Stage::Starting),
             namespaces: news::Sender::new(0),
             trouble: Mutex::new(None),
@@ -349,18 +343,29 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
             .filter(|sandbox| self.host.identify(&sandbox.netns) != Some(sandbox.netns_id()));
         for sandbox in stale {
             tracing::debug!(sandbox = sandbox.container_id, "the sandbox is gone");
-            self.forget(&sandbox.key());
+            self.vanished(&sandbox.key());
         }
     }
 
-    /// Forgets an interface and its note.
+    /// Forgets an interface that the runtime takes, and its note.
     pub(super) fn forget(&self, interface: &(String, String)) -> Concerned {
         let concerned = self.registry.lock().detached(interface);
+        self.erase(interface);
+        self.wake(concerned.iter().cloned());
+        concerned
+    }
+
+    /// Forgets an interface that is gone, and its note.
+    pub(super) fn vanished(&self, interface: &(String, String)) {
+        let concerned = self.registry.lock().vanished(interface);
+        self.erase(interface);
+        self.wake(concerned);
+    }
+
+    fn erase(&self, interface: &(String, String)) {
         if let Err(error) = self.store.remove(&interface.0, &interface.1) {
             tracing::warn!(error = %chain(&error), "cannot forget a sandbox; will try again");
         }
-        self.wake(concerned.iter().cloned());
-        concerned
     }
 
     /// These pods have to be looked at.

@@ -1,15 +1,9 @@
 //! What the agent counts about the pods of its node.
 
-use std::time::Duration;
-
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{
-        counter::Counter,
-        family::Family,
-        histogram::{Histogram, exponential_buckets},
-    },
-    registry::{Registry, Unit},
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
 };
 
 use super::machine::Step;
@@ -20,7 +14,6 @@ pub(crate) struct Metrics {
     events: Family<TypeLabel, Counter>,
     failures: Family<FailureLabel, Counter>,
     repairs: Family<RepairLabel, Counter>,
-    added: Histogram,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -69,8 +62,6 @@ impl Metrics {
             events: Family::default(),
             failures: Family::default(),
             repairs: Family::default(),
-            // A pod is ready in some ten milliseconds; the plugin gives up after 25 s.
-            added: Histogram::new(exponential_buckets(0.002, 2.0, 15)),
         }
     }
 
@@ -82,20 +73,14 @@ impl Metrics {
             self.events.clone(),
         );
         registry.register(
-            "nodeagent_enrolment_failures",
+            "lateen_cni_enrolment_failures",
             "Attempts to bring a pod into the mesh or out of it that failed, by step and reason",
             self.failures.clone(),
         );
         registry.register(
-            "nodeagent_repairs",
+            "lateen_cni_repairs",
             "What was found other than it had been left, and was repaired",
             self.repairs.clone(),
-        );
-        registry.register_with_unit(
-            "nodeagent_add_duration",
-            "Time that a pod's start waited for its enrolment",
-            Unit::Seconds,
-            self.added.clone(),
         );
     }
 
@@ -122,10 +107,6 @@ impl Metrics {
             Repair::Probes => "probes",
         };
         self.repairs.get_or_create(&RepairLabel { cause }).inc();
-    }
-
-    pub(crate) fn added(&self, took: Duration) {
-        self.added.observe(took.as_secs_f64());
     }
 
     /// How often something was repaired, for the debug page.

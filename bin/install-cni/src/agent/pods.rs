@@ -39,6 +39,8 @@ pub(crate) struct Pod {
     pub(crate) host_network: bool,
     /// Whether its containers have ended for good.
     pub(crate) ended: bool,
+    /// Whether it is being deleted.
+    pub(crate) deleting: bool,
     /// Its addresses.
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// Which version of the object this is, where that can be compared; 0 if not.

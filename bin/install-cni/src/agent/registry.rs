@@ -335,7 +335,11 @@ impl Registry {
         let entry = self.entries.get_mut(uid)?;
         if now.duration_since(entry.checked) >= every {
             entry.checked = now;
-            entry.machine.doubt();
+            // One whose network was taken on its way out gets no other.
+            let ends = self.index.pod(uid).is_some_and(|pod| pod.deleting);
+            if !ends || entry.machine.netns().is_some() {
+                entry.machine.doubt();
+            }
         }
         self.next(uid)
     }

@@ -181,17 +181,17 @@ impl<K: Rules + Probes, Z: Proxies> Collector for Handle<K, Z> {
                 &connected,
             ),
             (
-                "nodeagent_pods",
+                "lateen_cni_pods",
                 "Pods of the node, by how they stand towards the mesh",
                 &states,
             ),
             (
-                "nodeagent_pods_failing",
+                "lateen_cni_pods_failing",
                 "Pods that cannot be brought where they belong",
                 &failing,
             ),
             (
-                "nodeagent_probe_addresses",
+                "lateen_cni_probe_addresses",
                 "Addresses that probes of the node may reach",
                 &probes,
             ),

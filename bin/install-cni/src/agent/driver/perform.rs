@@ -29,20 +29,17 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
             Action::Find => self.find(task).await,
             Action::Recheck(_) => self.recheck(task).await,
             Action::Verify(_, options) => {
-                let _entry = self.entries.acquire().await;
                 let verdict = self.kernel.verify(task.netns()?, options).await;
                 let verdict = verdict.map_err(|error| Cause::of("RulesUnreadable", &error))?;
                 Ok((Outcome::Holds(verdict), None))
             }
             Action::Apply(_, options) => {
-                let _entry = self.entries.acquire().await;
                 let applied = self.kernel.apply(task.netns()?, options).await;
                 applied
                     .map(done)
                     .map_err(|error| Cause::of("RulesNotApplied", &error))
             }
             Action::Strip(_) => {
-                let _entry = self.entries.acquire().await;
                 let removed = Rules::remove(&self.kernel, task.netns()?).await;
                 removed
                     .map(done)

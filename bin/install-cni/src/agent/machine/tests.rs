@@ -5,6 +5,7 @@ use super::*;
 mod world;
 
 use self::world::{Act, Fate, World};
+use super::standing::TELLING;
 
 const HERE: NetNsId = NetNsId { dev: 1, ino: 10 };
 const ELSEWHERE: NetNsId = NetNsId { dev: 1, ino: 11 };

@@ -110,6 +110,7 @@ impl PodObject {
             annotations: Annotations::read(&annotations),
             host_network: spec.host_network,
             ended: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            deleting: metadata.deletion_timestamp.is_some(),
             addresses: addresses(&status),
             version: version(metadata.resource_version.as_deref()),
         })

@@ -17,13 +17,9 @@ use crate::{
 
 impl Registry {
     /// The runtime has made this. Says which pods it concerns.
-    pub(crate) fn attached(&mut self, sandbox: Sandbox) -> Concerned {
-        let key = key_of(&sandbox);
-        let uid = sandbox.pod_uid.clone();
-        self.attach(sandbox, false);
-        let pod = self.index.pod_named(&key, &uid);
-        let concerned = pod.map(|pod| pod.uid.clone());
-        self.refresh(Concerned::from_iter(concerned))
+    pub(crate) fn attached(&mut self, sandbox: &Sandbox) -> Concerned {
+        self.attach(sandbox.clone(), false);
+        self.reconsider(sandbox)
     }
 
     pub(super) fn attach(&mut self, sandbox: Sandbox, inherited: bool) {
@@ -62,17 +58,36 @@ impl Registry {
         {
             return Concerned::new();
         }
-        let pod = self
-            .index
-            .pod_named(&key_of(&gone.sandbox), &gone.sandbox.pod_uid);
-        let uid = pod.map(|pod| pod.uid.clone());
         let mut concerned = self.lose(netns);
-        concerned.extend(self.refresh(Concerned::from_iter(uid)));
+        concerned.extend(self.reconsider(&gone.sandbox));
         concerned
     }
 
+    /// The interface is gone, by what the node's files say. Says whose it was: they are to be looked at.
+    pub(crate) fn vanished(&mut self, interface: &Interface) -> Concerned {
+        let Some(gone) = self.sandboxes.remove(interface) else {
+            return Concerned::new();
+        };
+        let netns = gone.sandbox.netns_id();
+        let mut concerned = self.reconsider(&gone.sandbox);
+        for (uid, entry) in &mut self.entries {
+            if entry.machine.netns() == Some(netns) {
+                entry.machine.doubt();
+                concerned.insert(uid.clone());
+            }
+        }
+        concerned
+    }
+
+    /// Decides again about the pod of a sandbox, whose addresses may be others now.
+    fn reconsider(&mut self, sandbox: &Sandbox) -> Concerned {
+        let pod = self.index.pod_named(&key_of(sandbox), &sandbox.pod_uid);
+        let uid = pod.map(|pod| pod.uid.clone());
+        self.refresh(Concerned::from_iter(uid))
+    }
+
     /// This namespace goes. Says whose it was.
-    pub(crate) fn lose(&mut self, netns: NetNsId) -> Concerned {
+    fn lose(&mut self, netns: NetNsId) -> Concerned {
         let mut concerned = Concerned::new();
         for (uid, entry) in &mut self.entries {
             if entry.machine.netns() == Some(netns) {

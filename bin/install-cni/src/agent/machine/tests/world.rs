@@ -65,7 +65,7 @@ pub(super) struct World {
     detached: bool,
     rules: BTreeMap<NetNsId, Rules>,
     /// What the agent's list for ztunnels says.
-    list: Option<Option<NetNsId>>,
+    list: Introduction,
     connected: bool,
     /// What the ztunnel serves.
     served: Option<NetNsId>,
@@ -101,7 +101,7 @@ impl World {
             netns: Some(namespace(0)),
             detached: false,
             rules: BTreeMap::new(),
-            list: None,
+            list: Introduction::Nothing,
             connected: true,
             served: None,
             epoch: 0,
@@ -158,7 +158,7 @@ impl World {
     fn ztunnel(&mut self, connected: bool) {
         if connected && !self.connected {
             // By the list; what is to be kept it does not have.
-            self.served = self.list.flatten();
+            self.served = self.listed();
             self.epoch += 1;
             self.machine.proxies_changed(self.epoch);
         }
@@ -176,16 +176,19 @@ impl World {
             }
             self.step(Fate::Works);
         }
-        self.list = match self.machine.introduce() {
-            Introduction::Serve(netns) => Some(Some(netns)),
-            Introduction::Keep => Some(None),
-            Introduction::Nothing => None,
-        };
-        match self.list {
-            Some(None) => {}
-            list => self.served = list.flatten(),
+        self.list = self.machine.introduce();
+        if self.list != Introduction::Keep {
+            self.served = self.listed();
         }
         self.disturbed = false;
+    }
+
+    /// What a ztunnel serves that knows only the list.
+    fn listed(&self) -> Option<NetNsId> {
+        match self.list {
+            Introduction::Serve(netns) => Some(netns),
+            Introduction::Keep | Introduction::Nothing => None,
+        }
     }
 
     fn step(&mut self, fate: Fate) {
@@ -233,7 +236,7 @@ impl World {
                 Outcome::Done
             }
             Action::Tell(netns, ..) => {
-                self.list = Some(Some(*netns));
+                self.list = Introduction::Serve(*netns);
                 if !self.connected {
                     return Err(cause(false));
                 }
@@ -241,7 +244,7 @@ impl World {
                 Outcome::Done
             }
             Action::Untell => {
-                self.list = None;
+                self.list = Introduction::Nothing;
                 if self.connected {
                     self.served = None;
                 }

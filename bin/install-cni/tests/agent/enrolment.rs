@@ -1,0 +1,288 @@
+//! Pods come into the mesh and leave it, by labels and annotations, while they run.
+
+use install_cni::agent::{Phase, Reason};
+use serde_json::json;
+
+use crate::node::{MODE, Net, Node, REDIRECTION, eventually};
+
+#[tokio::test]
+async fn a_label_on_a_namespace_brings_its_running_pods_in_and_its_removal_takes_them_out() {
+    let (node, mut ztunnel) = Node::start().await;
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let added = node.add("web", &uid, &net).await.unwrap();
+    assert!(!added.enrolled, "nothing asks for it yet");
+    node.status("web", "Running", "10.1.0.1").await;
+    assert_eq!(node.kernel.writes(), 0);
+
+    node.label("demo", Some("ambient")).await;
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    node.shows("web", Some("enabled")).await;
+
+    node.label("demo", None).await;
+    node.is_outside(&uid, &net, &mut ztunnel).await;
+    node.shows("web", None).await;
+
+    node.label("demo", Some("ambient")).await;
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    node.shows("web", Some("enabled")).await;
+}
+
+#[tokio::test]
+async fn a_pod_starts_in_the_mesh_and_the_plugin_waits_for_it() {
+    let (node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let added = node.add("web", &uid, &net).await.unwrap();
+    assert!(added.enrolled);
+    assert!(node.kernel.holds_rules(&net));
+    assert_eq!(
+        ztunnel.served.borrow_and_update().get(&uid),
+        Some(&net.id())
+    );
+    // The runtime may say it again, and for other interfaces.
+    let writes = node.kernel.writes();
+    assert!(node.add("web", &uid, &net).await.unwrap().enrolled);
+    assert_eq!(node.kernel.writes(), writes);
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_runs_since_before_the_plugin_is_found_by_its_processes() {
+    let mut node = Node::prepare().await;
+    node.label("demo", Some("ambient")).await;
+    let (uid, net, other) = (
+        node.pod("web", json!({})).await,
+        Net::new("10.1.0.1"),
+        Net::new("10.1.0.9"),
+    );
+    let cgroup = format!("0::/kubepods/burstable/pod{uid}/c1\n");
+    // A monitor in the node's network, and an older process in a namespace without the pod's address.
+    node.process(41, "/proc/self/ns/net".as_ref(), &cgroup, 10);
+    node.process(42, &other.namespace.path(), &cgroup, 20);
+    node.process(43, &net.namespace.path(), &cgroup, 30);
+    node.process(44, &net.namespace.path(), "0::/system.slice\n", 5);
+    node.status("web", "Running", "10.1.0.1").await;
+    node.run().await;
+    let mut ztunnel = node.ztunnel();
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    assert!(!node.kernel.holds_rules(&other));
+}
+
+#[tokio::test]
+async fn who_must_not_be_in_the_mesh_is_not() {
+    let (node, _ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let container = json!([{"name": "app", "image": "app"}]);
+    let cases = [
+        (
+            "host",
+            json!({"spec": {"hostNetwork": true}}),
+            Reason::HostNetwork,
+        ),
+        (
+            "sidecar",
+            json!({"metadata": {"annotations": {"sidecar.istio.io/status": "{}"}}}),
+            Reason::Sidecar,
+        ),
+        (
+            "none",
+            json!({"metadata": {"labels": {MODE: "none"}}}),
+            Reason::NotSelected,
+        ),
+        (
+            "ztunnel",
+            json!({"metadata": {"labels": {MODE: "none", "app": "ztunnel"}}, "spec": {"containers": container}}),
+            Reason::Ztunnel,
+        ),
+    ];
+    for (index, (name, more, reason)) in cases.into_iter().enumerate() {
+        let uid = node.pod(name, more).await;
+        let address = format!("10.1.0.{}", index + 1);
+        let net = Net::new(&address);
+        let added = node.add(name, &uid, &net).await.unwrap();
+        assert!(!added.enrolled, "{name}");
+        node.status(name, "Running", &address).await;
+        node.until(&uid, "a decision", |view| view.outside == Some(reason))
+            .await;
+    }
+    assert_eq!(node.kernel.writes(), 0);
+}
+
+#[tokio::test]
+async fn a_completed_job_gives_up_its_address_and_the_next_pod_has_it() {
+    let (node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let (job, net) = (node.pod("job", json!({})).await, Net::new("10.1.0.1"));
+    node.add("job", &job, &net).await.unwrap();
+    node.status("job", "Running", "10.1.0.1").await;
+    node.is_in_mesh(&job, &net, &mut ztunnel).await;
+    node.shows("job", Some("enabled")).await;
+
+    let patch = json!({"status": {"phase": "Succeeded"}});
+    let params = kube::api::PatchParams::default();
+    node.pods()
+        .patch_status("job", &params, &kube::api::Patch::Merge(patch))
+        .await
+        .unwrap();
+    node.reaches(&job, Phase::Outside).await;
+    ztunnel.serves(&job, None).await;
+    assert_eq!(node.kernel.probes().len(), 0);
+    node.shows("job", None).await;
+
+    // The API server still shows the address at the job.
+    let (next, net) = (node.pod("next", json!({})).await, Net::new("10.1.0.1"));
+    node.add("next", &next, &net).await.unwrap();
+    node.is_in_mesh(&next, &net, &mut ztunnel).await;
+    node.delete("job").await;
+    node.until(&next, "the next pod", |_| node.view(&job).is_none())
+        .await;
+    assert_eq!(node.kernel.probes().get(&net.address), Some(&next));
+}
+
+#[tokio::test]
+async fn an_address_is_the_last_ones_who_got_it() {
+    let (node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let (old, gone) = (node.pod("old", json!({})).await, Net::new("10.1.0.1"));
+    node.add("old", &old, &gone).await.unwrap();
+    // Its sandbox is gone, and nobody said so.
+    drop(gone);
+    let (new, net) = (node.pod("new", json!({})).await, Net::new("10.1.0.1"));
+    node.add("new", &new, &net).await.unwrap();
+    node.is_in_mesh(&new, &net, &mut ztunnel).await;
+    let looks = node.kernel.looks();
+    let later = || async { node.kernel.looks() };
+    eventually("more looks", later, |now| *now > looks + 4).await;
+    assert_eq!(
+        node.kernel.probes().get(&net.address),
+        Some(&new),
+        "they do not fight for it"
+    );
+}
+
+#[tokio::test]
+async fn annotations_change_the_rules_of_a_running_pod() {
+    let (node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    node.add("web", &uid, &net).await.unwrap();
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    let rules = || async { node.kernel.rules(&net).unwrap() };
+
+    node.annotate("web", "ambient.istio.io/dns-capture", Some("false"))
+        .await;
+    eventually("no capture of DNS", rules, |rules| !rules.dns_capture).await;
+    node.annotate(
+        "web",
+        "ambient.istio.io/bypass-inbound-capture",
+        Some("true"),
+    )
+    .await;
+    eventually("ingress mode", rules, |rules| rules.ingress_mode).await;
+    node.annotate(
+        "web",
+        "istio.io/reroute-virtual-interfaces",
+        Some("tap0, tap1"),
+    )
+    .await;
+    eventually("interfaces", rules, |rules| {
+        rules.virtual_interfaces.len() == 2
+    })
+    .await;
+    node.annotate("web", "ambient.istio.io/dns-capture", None)
+        .await;
+    eventually("capture of DNS", rules, |rules| rules.dns_capture).await;
+}
+
+#[tokio::test]
+async fn an_annotation_that_cannot_be_read_is_an_event_and_otherwise_nothing() {
+    let (node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let annotations = json!({"metadata": {"annotations": {
+        "ambient.istio.io/dns-capture": "perhaps", "istio.io/reroute-virtual-interfaces": "eth*,tap0",
+    }}});
+    let (uid, net) = (node.pod("web", annotations).await, Net::new("10.1.0.1"));
+    node.add("web", &uid, &net).await.unwrap();
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    let rules = node.kernel.rules(&net).unwrap();
+    assert!(rules.dns_capture && rules.virtual_interfaces.len() == 1);
+
+    let events =
+        kube::Api::<k8s_openapi::api::core::v1::Event>::namespaced(node.client.clone(), "demo");
+    let noted = || async {
+        let listed = events
+            .list(&kube::api::ListParams::default())
+            .await
+            .unwrap()
+            .items;
+        let ours = listed
+            .into_iter()
+            .filter(|event| event.reason.as_deref() == Some("InvalidAnnotation"));
+        ours.filter_map(|event| event.message).collect::<Vec<_>>()
+    };
+    let messages = eventually("two Events", noted, |messages| messages.len() == 2).await;
+    let text = messages.join("\n");
+    assert!(text.contains("\"perhaps\" is not true or false"), "{text}");
+    assert!(
+        text.contains("\"eth*\" is not the name of an interface"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn the_annotation_is_a_report_and_not_believed() {
+    let (node, mut ztunnel) = Node::start().await;
+    // One that says it is in the mesh and is not, as after a restart of the node.
+    let said = json!({"metadata": {"annotations": {REDIRECTION: "enabled"}}});
+    node.label("demo", Some("ambient")).await;
+    let (uid, net) = (node.pod("web", said).await, Net::new("10.1.0.1"));
+    node.add("web", &uid, &net).await.unwrap();
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    let writes = node.kernel.writes();
+    for wrong in [None, Some("pending"), Some("nonsense")] {
+        node.annotate("web", REDIRECTION, wrong).await;
+        node.shows("web", Some("enabled")).await;
+    }
+    assert_eq!(node.kernel.writes(), writes);
+    node.label("demo", None).await;
+    node.is_outside(&uid, &net, &mut ztunnel).await;
+    node.shows("web", None).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_is_deleted_leaves_nothing_behind() {
+    let (node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    node.add("web", &uid, &net).await.unwrap();
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    node.delete("web").await;
+    ztunnel.serves(&uid, None).await;
+    let gone = || async { (node.view(&uid), node.kernel.probes().len()) };
+    eventually("it is forgotten", gone, |left| *left == (None, 0)).await;
+
+    // Another of its name, as of a StatefulSet.
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.2"));
+    node.add("web", &uid, &net).await.unwrap();
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    node.shows("web", Some("enabled")).await;
+}
+
+#[tokio::test]
+async fn the_mesh_leaves_a_node_without_a_trace() {
+    let (node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let mut nets = Vec::new();
+    for (name, address) in [("one", "10.1.0.1"), ("two", "10.1.0.2")] {
+        let (uid, net) = (node.pod(name, json!({})).await, Net::new(address));
+        node.add(name, &uid, &net).await.unwrap();
+        nets.push((uid, net));
+    }
+    let withdrawn = node.handle.withdraw(crate::node::DEADLINE).await;
+    assert_eq!(withdrawn, install_cni::agent::Withdrawn::default());
+    for (uid, net) in &nets {
+        node.is_outside(uid, net, &mut ztunnel).await;
+    }
+    assert_eq!(node.kernel.probes().len(), 0);
+    node.shows("one", None).await;
+}

@@ -1,0 +1,274 @@
+//! What happens when something fails, restarts, or is changed behind the agent's back.
+
+use std::time::Duration;
+
+use install_cni::agent::{Patience, Phase, Step};
+use serde_json::json;
+use testkit_net::wait;
+
+use crate::node::{DEADLINE, MODE, Net, Node, eventually};
+
+#[tokio::test]
+async fn an_agent_that_restarts_tells_ztunnel_everything_and_touches_nothing() {
+    let (mut node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let mut pods = Vec::new();
+    for (name, address) in [
+        ("one", "10.1.0.1"),
+        ("two", "10.1.0.2"),
+        ("three", "10.1.0.3"),
+    ] {
+        let (uid, net) = (node.pod(name, json!({})).await, Net::new(address));
+        node.add(name, &uid, &net).await.unwrap();
+        node.status(name, "Running", address).await;
+        node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+        node.shows(name, Some("enabled")).await;
+        pods.push((uid, net));
+    }
+    let writes = node.kernel.writes();
+    ztunnel.served.mark_unchanged();
+    node.run().await;
+    for (uid, net) in &pods {
+        node.is_in_mesh(uid, net, &mut ztunnel).await;
+    }
+    node.synced(&ztunnel).await;
+    assert_eq!(node.kernel.writes(), writes, "the kernel is as it was");
+    assert_eq!(ztunnel.served.borrow().len(), 3);
+    // Another ztunnel knows all of them, too.
+    let mut other = node.ztunnel();
+    node.synced(&other).await;
+    for (uid, net) in &pods {
+        other.serves(uid, Some(net)).await;
+    }
+    assert_eq!(node.kernel.writes(), writes);
+}
+
+#[tokio::test]
+async fn what_changed_while_no_agent_ran_is_made_good() {
+    let (mut node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let (leaves, old) = (node.pod("leaves", json!({})).await, Net::new("10.1.0.1"));
+    node.add("leaves", &leaves, &old).await.unwrap();
+    node.status("leaves", "Running", "10.1.0.1").await;
+    let (stays, net) = (node.pod("stays", json!({})).await, Net::new("10.1.0.2"));
+    node.add("stays", &stays, &net).await.unwrap();
+    node.status("stays", "Running", "10.1.0.2").await;
+    node.is_in_mesh(&stays, &net, &mut ztunnel).await;
+    node.kill().await;
+    let none = json!({"metadata": {"labels": {MODE: "none"}}});
+    let params = kube::api::PatchParams::default();
+    node.pods()
+        .patch("leaves", &params, &kube::api::Patch::Merge(none))
+        .await
+        .unwrap();
+    node.kernel.damage(&net);
+    node.kernel.set_probe("10.1.0.2", None);
+    node.kernel.set_probe("10.9.9.9", Some("nobody"));
+    node.run().await;
+    node.is_in_mesh(&stays, &net, &mut ztunnel).await;
+    node.is_outside(&leaves, &old, &mut ztunnel).await;
+    assert_eq!(node.kernel.probes().len(), 1, "{:?}", node.kernel.probes());
+}
+
+#[tokio::test]
+async fn rules_that_somebody_changed_are_put_back_and_counted() {
+    let (node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    node.add("web", &uid, &net).await.unwrap();
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    let right = node.kernel.rules(&net).unwrap();
+    let before = node.handle.view().repairs;
+    node.kernel.damage(&net);
+    let rules = || async { node.kernel.rules(&net) };
+    eventually("the rules are back", rules, |rules| {
+        rules.as_ref() == Some(&right)
+    })
+    .await;
+    assert_eq!(node.handle.view().repairs, before + 1);
+
+    node.kernel.set_probe("10.1.0.1", None);
+    let probes = || async { node.kernel.probes() };
+    eventually("the address is back", probes, |probes| {
+        probes.get(&net.address) == Some(&uid)
+    })
+    .await;
+    assert_eq!(node.handle.view().repairs, before + 2);
+}
+
+#[tokio::test]
+async fn a_pod_with_a_new_sandbox_is_enrolled_anew() {
+    let (node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let (uid, old) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    node.add("web", &uid, &old).await.unwrap();
+    node.status("web", "Running", "10.1.0.1").await;
+    node.is_in_mesh(&uid, &old, &mut ztunnel).await;
+
+    // The runtime says so, and the API server shows the old address.
+    let new = Net::new("10.1.0.2");
+    assert!(node.add("web", &uid, &new).await.unwrap().enrolled);
+    node.is_in_mesh(&uid, &new, &mut ztunnel).await;
+    assert_eq!(node.kernel.probes().len(), 1, "the old address is given up");
+
+    // Nobody says so: the namespace is gone, and a process is in another.
+    let another = Net::new("10.1.0.3");
+    node.process(
+        77,
+        &another.namespace.path(),
+        &format!("0::/kubepods/pod{uid}/c9\n"),
+        70,
+    );
+    node.status("web", "Running", "10.1.0.3").await;
+    drop((old, new));
+    node.is_in_mesh(&uid, &another, &mut ztunnel).await;
+}
+
+#[tokio::test]
+async fn without_ztunnel_a_pod_does_not_start_and_comes_in_when_there_is_one() {
+    let mut node = Node::prepare().await;
+    node.patience(Patience {
+        add: Duration::from_millis(300),
+        verify: Duration::from_secs(60),
+    });
+    node.run().await;
+    node.label("demo", Some("ambient")).await;
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let refusal = node.add("web", &uid, &net).await.unwrap_err();
+    assert!(refusal.again, "{refusal:?}");
+    assert!(refusal.message.contains("demo/web"), "{refusal:?}");
+    assert!(
+        refusal.message.contains("no ztunnel is connected"),
+        "{refusal:?}"
+    );
+    node.shows("web", Some("pending")).await;
+    node.reaches(&uid, Phase::Entering(Step::Ztunnel)).await;
+
+    let mut ztunnel = node.ztunnel();
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    node.shows("web", Some("enabled")).await;
+}
+
+#[tokio::test]
+async fn a_ztunnel_that_refuses_a_pod_keeps_it_from_starting() {
+    let (mut node, mut ztunnel) = Node::start().await;
+    node.patience(Patience {
+        add: Duration::from_millis(300),
+        ..Patience::default()
+    });
+    node.run().await;
+    node.synced(&ztunnel).await;
+    node.label("demo", Some("ambient")).await;
+    ztunnel.refuse(true);
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let refusal = node.add("web", &uid, &net).await.unwrap_err();
+    assert!(
+        refusal.message.contains("ztunnel refused: no room"),
+        "{refusal:?}"
+    );
+    ztunnel.refuse(false);
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+}
+
+#[tokio::test]
+async fn during_an_upgrade_pods_go_to_the_new_ztunnel_and_are_taken_from_both() {
+    let (node, mut old) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let (one, net) = (node.pod("one", json!({})).await, Net::new("10.1.0.1"));
+    node.add("one", &one, &net).await.unwrap();
+    let mut new = node.ztunnel();
+    node.synced(&new).await;
+    new.serves(&one, Some(&net)).await;
+    let (two, second) = (node.pod("two", json!({})).await, Net::new("10.1.0.2"));
+    node.add("two", &two, &second).await.unwrap();
+    new.serves(&two, Some(&second)).await;
+    assert!(!old.served.borrow().contains_key(&two));
+    node.delete("one").await;
+    new.serves(&one, None).await;
+    old.serves(&one, None).await;
+    old.kill().await;
+    node.is_in_mesh(&two, &second, &mut new).await;
+}
+
+#[tokio::test]
+async fn while_the_kernel_fails_pods_wait_and_the_annotation_does_not_lie() {
+    let (node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    node.add("web", &uid, &net).await.unwrap();
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    node.shows("web", Some("enabled")).await;
+    node.kernel.fail(true);
+    node.shows("web", None).await;
+    let failing = |view: &install_cni::agent::PodView| {
+        let failure = view.failure.as_ref();
+        failure.is_some_and(|f| f.message.contains("out of order") && f.step == Step::Rules)
+    };
+    node.until(&uid, "a visible reason", failing).await;
+    node.kernel.fail(false);
+    node.shows("web", Some("enabled")).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_is_killed_after_any_change_leaves_a_pod_that_the_next_one_brings_in() {
+    for writes in 1..=2 {
+        let (mut node, mut ztunnel) = Node::start().await;
+        node.label("demo", Some("ambient")).await;
+        let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+        node.status("web", "Running", "10.1.0.1").await;
+        node.kernel.freeze_after(Some(writes));
+        let handle = node.handle.clone();
+        let attachment = net.attachment("web", &uid);
+        let adding = tokio::spawn(async move {
+            use install_cni::parts::Attach as _;
+            handle.add(attachment).await
+        });
+        let frozen = wait::eventually("the change", DEADLINE, || node.kernel.is_frozen()).await;
+        frozen.unwrap();
+        node.kill().await;
+        adding.abort();
+        node.kernel.freeze_after(None);
+        node.run().await;
+        node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+
+        // And on the way out.
+        node.kernel.freeze_after(Some(writes));
+        node.label("demo", None).await;
+        let frozen = wait::eventually("the change", DEADLINE, || node.kernel.is_frozen()).await;
+        frozen.unwrap();
+        node.kill().await;
+        node.kernel.freeze_after(None);
+        node.run().await;
+        node.is_outside(&uid, &net, &mut ztunnel).await;
+    }
+}
+
+#[tokio::test]
+async fn an_agent_without_an_api_server_keeps_ztunnel_waiting() {
+    let (mut node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    node.add("web", &uid, &net).await.unwrap();
+    node.status("web", "Running", "10.1.0.1").await;
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    node.kill().await;
+    node.server.refuse_requests(true);
+    node.server.disconnect_watches();
+    node.run().await;
+    // It must not be told of an empty node: it would stop serving all pods.
+    let refusal = node
+        .add(
+            "other",
+            "11111111-1111-1111-1111-111111111111",
+            &Net::new("10.1.0.7"),
+        )
+        .await;
+    assert!(refusal.unwrap_err().again);
+    assert!(!node.handle.view().serving && !node.socket().exists());
+    assert!(ztunnel.served.borrow().contains_key(&uid));
+    let writes = node.kernel.writes();
+    node.server.refuse_requests(false);
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    node.synced(&ztunnel).await;
+    assert_eq!(node.kernel.writes(), writes);
+}
