@@ -1,7 +1,7 @@
 //! What is in the mesh on this node, and that it stays so.
 //!
-//! The API server says which pods there are and which belong in the mesh ([`pods`]); the kernel says what is.
-//! Every pod has a [`machine`] that names the next step, and the [`driver`] takes it, for one pod one at a
+//! The API server says which pods there are and which belong in the mesh; the kernel says what is.
+//! Every pod has a machine that names the next step, and a driver takes it, for one pod one at a
 //! time and for no pod while another waits. Nothing is remembered but what can be looked up again: an
 //! agent that starts finds what the one before it did.
 //!
