@@ -3,8 +3,13 @@
 //! over it. What asks for something that this agent does not do is an error where it would change what is
 //! protected, and told once otherwise.
 
+use std::{path::PathBuf, str::FromStr as _};
+
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
-use mesh_cni::enrolment::{Invalid, Selector};
+use mesh_cni::{
+    config::PluginConfig,
+    enrolment::{Invalid, Selector},
+};
 use mesh_redirect::{
     Families,
     options::{InvalidProbeAddress, ProbeAddresses},
@@ -12,7 +17,11 @@ use mesh_redirect::{
 use mesh_runtime::environment::{self, BOOL, Environment, shortened};
 use serde_json::Value;
 
-use crate::config::{Config, Enrolment, Install, Iptables, Listen, Paths, Pod, Rules};
+use crate::{
+    config::{Config, Enrolment, Install, Listen, Paths, Pod, Rules},
+    installer::{InvalidName, Mode},
+    kernel::Variant,
+};
 
 mod log;
 mod names;
@@ -49,6 +58,9 @@ pub enum Error {
     /// The selectors are not such as Kubernetes has them.
     #[error("read {SELECTOR}: {LIST}")]
     Selector(#[source] Invalid),
+    /// A file has a name that no container runtime would read.
+    #[error("correct CNI_CONF_NAME or ISTIO_OWNED_CNI_CONFIG_FILENAME")]
+    File(#[from] InvalidName),
     /// A probe address could be somebody else's.
     #[error("{name} is not usable: choose an address that nobody else has")]
     Probes {
@@ -162,13 +174,22 @@ impl Config {
             system_namespace: text(env, "SYSTEM_NAMESPACE", "istio-system"),
             kubeconfig: env.filled("KUBECONFIG").map(Into::into),
             listen: listen(env)?,
-            paths: paths(env),
+            paths: paths(env)?,
             install: install(env)?,
             enrolment: enrolment(env)?,
             rules: rules(env)?,
             safe_upgrade: !switch(env, "AMBIENT_DISABLE_SAFE_UPGRADE", false)?,
             log: log::log(env)?,
         })
+    }
+}
+
+impl Config {
+    /// What is needed to remove things from the node that this runs on, whatever it is called.
+    pub fn of_node(flags: &Flags, env: &Environment) -> Result<Self, Error> {
+        let unnamed = [("NODE_NAME".to_owned(), "unknown".to_owned())];
+        let given = env.prefixed("").map(|(k, v)| (k.to_owned(), v.to_owned()));
+        Self::try_new(flags, &unnamed.into_iter().chain(given).collect())
     }
 }
 
@@ -246,52 +267,36 @@ fn listen(env: &Environment) -> Result<Listen, Error> {
     })
 }
 
-fn paths(env: &Environment) -> Paths {
+fn paths(env: &Environment) -> Result<Paths, Error> {
     let path = |name, default| text(env, name, default).into();
-    Paths {
-        run_dir: path("CNI_AGENT_RUN_DIR", "/var/run/istio-cni"),
+    let host: PathBuf = path("HOST_ROOT_DIR", "/host");
+    let enter = switch(env, "ALLOW_SWITCH_TO_HOST_NS", false)?;
+    Ok(Paths {
+        run_dir: path("CNI_AGENT_RUN_DIR", PluginConfig::RUN_DIR),
         ztunnel: path("ZTUNNEL_UDS_ADDRESS", "/var/run/ztunnel/ztunnel.sock"),
-        host: path("HOST_ROOT_DIR", "/host"),
+        host_network: enter.then(|| host.join("proc/1/ns/net")),
+        host,
         image_bin: path("IMAGE_CNI_BIN_DIR", "/opt/cni/bin"),
         cni_bin: path("MOUNTED_CNI_BIN_DIR", "/host/opt/cni/bin"),
         cni_net: path("MOUNTED_CNI_NET_DIR", "/host/etc/cni/net.d"),
-    }
+    })
 }
 
 fn install(env: &Environment) -> Result<Install, Error> {
-    let chained = switch(env, "CHAINED_CNI_PLUGIN", true)?;
-    let owned = switch(env, "ISTIO_OWNED_CNI_CONFIG", false)?;
     // Istio's charts and Istio's agent do not agree on the name.
     let names = [
         "ISTIO_OWNED_CNI_CONFIG_FILENAME",
         "ISTIO_OWNED_CNI_CONF_FILENAME",
     ];
-    let mut given = names
-        .iter()
-        .filter_map(|name| Some((*name, env.filled(name)?)));
-    let (variable, file) = given.next().unwrap_or((names[0], "02-istio-cni.conflist"));
-    file_name(variable, file)?;
+    let owned = names.iter().find_map(|name| env.filled(name));
+    let owned = switch(env, "ISTIO_OWNED_CNI_CONFIG", false)?.then(|| owned.unwrap_or_default());
+    let chained = switch(env, "CHAINED_CNI_PLUGIN", true)?;
     let conf_name = env.filled("CNI_CONF_NAME").unwrap_or_default();
-    if !conf_name.is_empty() {
-        file_name("CNI_CONF_NAME", conf_name)?;
-    }
     Ok(Install {
-        conf_name: conf_name.to_owned(),
-        chained,
-        owned: (chained && owned).then(|| file.to_owned()),
+        mode: Mode::new(chained, conf_name, owned)?,
         group_read: switch(env, "CNI_CONF_GROUP_READ", false)?,
         plugin_log_level: log::plugin_level(env)?,
     })
-}
-
-/// A configuration file is one that container runtimes read, and in the directory that we were given.
-fn file_name(variable: &str, name: &str) -> Result<(), Error> {
-    let extension = [".conf", ".conflist"].iter().any(|end| name.ends_with(end));
-    if extension && !name.contains('/') {
-        return Ok(());
-    }
-    let expected = "the name of a file that ends in .conf or .conflist, without a directory";
-    Err(environment::Error::new(variable, name, expected).into())
 }
 
 fn enrolment(env: &Environment) -> Result<Enrolment, Error> {
@@ -312,14 +317,13 @@ fn enrolment(env: &Environment) -> Result<Enrolment, Error> {
 
 fn rules(env: &Environment) -> Result<Rules, Error> {
     const BINARY: &str = "FORCE_IPTABLES_BINARY";
-    let iptables = match env.filled(BINARY) {
-        None => None,
-        Some("legacy") => Some(Iptables::Legacy),
-        Some("nft") => Some(Iptables::Nft),
-        Some(other) => {
+    let variant = |name| Variant::from_str(name).ok();
+    let iptables = match env.filled(BINARY).map(|name| (name, variant(name))) {
+        Some((name, None)) => {
             let expected = "`legacy` or `nft`, or nothing to let the agent find out";
-            return Err(environment::Error::new(BINARY, other, expected).into());
+            return Err(environment::Error::new(BINARY, name, expected).into());
         }
+        known => known.and_then(|(_name, variant)| variant),
     };
     let ipv6 = switch(env, "AMBIENT_IPV6", true)?;
     Ok(Rules {
@@ -328,8 +332,6 @@ fn rules(env: &Environment) -> Result<Rules, Error> {
         families: Families::new(true, ipv6).unwrap_or(Families::Dual),
         dns_capture: switch(env, "AMBIENT_DNS_CAPTURE", false)?,
         probes: probes(env)?,
-        enter_host_network: switch(env, "ALLOW_SWITCH_TO_HOST_NS", false)?,
-        verify_at_start: switch(env, "AMBIENT_RECONCILE_POD_RULES_ON_STARTUP", true)?,
     })
 }
 

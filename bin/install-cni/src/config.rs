@@ -5,6 +5,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use mesh_cni::enrolment::Selector;
 use mesh_redirect::{Families, options::ProbeAddresses};
 
+use crate::{installer::Mode, kernel::Variant};
+
 /// All of it.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -61,6 +63,8 @@ pub struct Paths {
     pub ztunnel: PathBuf,
     /// The node's root directory.
     pub host: PathBuf,
+    /// The node's network namespace; `None` if it is ours.
+    pub host_network: Option<PathBuf>,
     /// The directory with the plugin to be installed.
     pub image_bin: PathBuf,
     /// Where plugins are on the node.
@@ -72,13 +76,8 @@ pub struct Paths {
 /// What is installed on the node, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Install {
-    /// The configuration file; empty for the first that is there.
-    pub conf_name: String,
-    /// Whether the plugin is the last of another network's chain, instead of a network of its own.
-    pub chained: bool,
-    /// The file of our own that holds the other network's chain with our plugin; `None` to edit the
-    /// other's file.
-    pub owned: Option<String>,
+    /// What is done with the container runtime's configuration.
+    pub mode: Mode,
     /// Whether the group may read files that we make.
     pub group_read: bool,
     /// The level at which the plugin logs.
@@ -100,26 +99,13 @@ pub struct Rules {
     /// Whether nftables is used; `None` to find out what the node has.
     pub native_nftables: Option<bool>,
     /// Which of the two iptables; `None` to find out which one the node uses.
-    pub iptables: Option<Iptables>,
+    pub iptables: Option<Variant>,
     /// The families that are captured.
     pub families: Families,
     /// Whether ztunnel answers DNS, unless a pod says otherwise.
     pub dns_capture: bool,
     /// Where probes of pods seem to come from.
     pub probes: ProbeAddresses,
-    /// Whether the node's network is another one than ours, and has to be entered.
-    pub enter_host_network: bool,
-    /// Whether every pod's rules are compared with what they should be at the start.
-    pub verify_at_start: bool,
-}
-
-/// One of the two iptables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Iptables {
-    /// The one whose rules are in the kernel's old tables.
-    Legacy,
-    /// The one whose rules are in nftables.
-    Nft,
 }
 
 /// Logs.

@@ -6,13 +6,17 @@
 pub mod agent;
 pub mod args;
 pub mod config;
+pub mod debug;
 pub mod degraded;
+pub mod ending;
 pub mod enrolment_file;
 pub mod installer;
 pub mod kernel;
 pub mod metrics;
 pub mod parts;
 pub mod platform;
+pub mod program;
 pub mod readiness;
 pub mod server;
+pub mod uninstall;
 pub mod version;

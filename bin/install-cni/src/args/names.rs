@@ -139,6 +139,10 @@ pub(super) const WITHOUT_EFFECT: &[(&str, &str)] = &[
         "a pod that may belong in the mesh never starts outside of it",
     ),
     ("REPAIR_ENABLED", NO_SIDECARS),
+    (
+        "AMBIENT_USE_SCOPED_XTABLES_LOCKING",
+        "the agent locks what it changes itself",
+    ),
     ("LOG_LEVEL", "use --log_output_level"),
     (
         "CNI_NETWORK_CONFIG",

@@ -36,9 +36,7 @@ fn defaults_are_istio_s() {
     assert_eq!(
         config.install,
         Install {
-            conf_name: String::new(),
-            chained: true,
-            owned: None,
+            mode: Mode::Chained { file: None },
             group_read: false,
             plugin_log_level: "info".to_owned(),
         }
@@ -68,9 +66,8 @@ fn a_flag_is_the_variable_of_its_name_and_wins() {
     assert_eq!(config.paths.cni_net.to_str(), Some("/net"));
     assert_eq!(config.paths.run_dir.to_str(), Some("/run"));
     assert_eq!((config.listen.metrics, config.listen.debug), (None, None));
-    assert!(!config.install.chained);
-    // There is nothing to copy the chain from.
-    assert_eq!(config.install.owned, None);
+    // There is no chain to copy.
+    assert!(matches!(config.install.mode, Mode::Standalone { .. }));
     assert!(config.log.json);
     assert_eq!(config.log.filter, "debug,cni-plugin=warn");
     assert_eq!(config.install.plugin_log_level, "warn");
@@ -91,18 +88,24 @@ fn every_flag_of_istio_s_agent_is_taken() {
 
 #[test]
 fn both_names_of_the_owned_file_are_taken() {
+    let owned = |variables: &[(&str, &str)]| {
+        let all: Vec<_> = [("ISTIO_OWNED_CNI_CONFIG", "1")]
+            .iter()
+            .chain(variables)
+            .copied()
+            .collect();
+        match config(&all).install.mode {
+            Mode::Owned { file, .. } => file,
+            other => format!("{other:?}"),
+        }
+    };
     for name in [
         "ISTIO_OWNED_CNI_CONFIG_FILENAME",
         "ISTIO_OWNED_CNI_CONF_FILENAME",
     ] {
-        let config = config(&[("ISTIO_OWNED_CNI_CONFIG", "1"), (name, "01-mesh.conflist")]);
-        assert_eq!(config.install.owned.as_deref(), Some("01-mesh.conflist"));
+        assert_eq!(owned(&[(name, "01-mesh.conflist")]), "01-mesh.conflist");
     }
-    let config = config(&[("ISTIO_OWNED_CNI_CONFIG", "true")]);
-    assert_eq!(
-        config.install.owned.as_deref(),
-        Some("02-istio-cni.conflist")
-    );
+    assert_eq!(owned(&[]), "02-istio-cni.conflist");
 }
 
 #[test]
@@ -112,12 +115,7 @@ fn wrong_values_are_errors_that_name_the_variable_and_what_it_takes() {
         ("MONITORING_PORT", "99999", "a port from 1 to 65535"),
         ("MONITORING_PORT", "many", "a port from 1 to 65535"),
         ("CTRLZ_ADDRESS", "here", "an IP address"),
-        ("CNI_CONF_NAME", "../../passwd", "without a directory"),
-        (
-            "ISTIO_OWNED_CNI_CONFIG_FILENAME",
-            "02-istio.json",
-            ".conflist",
-        ),
+        ("CNI_CONF_NAME", "../../passwd", ".conf or .conflist"),
         ("FORCE_IPTABLES_BINARY", "ebtables", "`legacy` or `nft`"),
         ("HOST_PROBE_SNAT_IP", "10.0.0.1", "outside 169.254.0.0/16"),
         (

@@ -238,7 +238,6 @@ async fn each_call_of_the_plugin_reaches_the_agent_and_its_verdict_the_plugin() 
         ]
     );
     assert!(agent.metric("istio_cni_plugin_requests_total{response_code=\"200\"} 5"));
-    assert!(agent.metric("lateen_cni_add_seconds_count{result=\"refused\"} 2"));
 }
 
 #[tokio::test]
