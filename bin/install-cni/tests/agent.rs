@@ -31,3 +31,7 @@ mod recovery;
 #[cfg(test)]
 #[path = "agent/sockets.rs"]
 mod sockets;
+
+#[cfg(test)]
+#[path = "agent/whole.rs"]
+mod whole;

@@ -50,11 +50,11 @@ pub(crate) const REDIRECTION: &str = "ambient.istio.io/redirection";
 pub(crate) const MODE: &str = "istio.io/dataplane-mode";
 
 /// An agent and all that is around it.
-pub(crate) struct Node {
+pub(crate) struct Node<K = Kernel> {
     pub(crate) server: ApiServer,
     pub(crate) client: Client,
-    pub(crate) kernel: Kernel,
-    pub(crate) handle: Handle<Kernel, Ztunnels>,
+    pub(crate) kernel: K,
+    pub(crate) handle: Handle<K, Ztunnels>,
     run_dir: TempDir,
     pub(crate) proc: TempDir,
     patience: Patience,
@@ -77,6 +77,8 @@ struct State {
     freezes_after: Option<usize>,
     /// Rules that were compared so far.
     looks: usize,
+    /// The namespace in which everything takes for ever.
+    slow: Option<NetNsId>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -114,9 +116,31 @@ impl Node {
 
     /// The same without ztunnel, and with an agent that is not run yet.
     pub(crate) async fn prepare() -> Self {
-        let server = ApiServer::start(testkit_kube::server::Options::default())
-            .await
-            .unwrap();
+        Self::with(Kernel::default()).await
+    }
+
+    /// Everything of the mesh is in this pod, and the ztunnel serves it.
+    pub(crate) async fn is_in_mesh(&self, uid: &PodUid, net: &Net, ztunnel: &mut Ztunnel) {
+        self.is_enrolled(uid, net).await;
+        assert!(self.kernel.holds_rules(net), "no rules in the pod");
+        assert_eq!(self.kernel.probes().get(&net.address), Some(uid));
+        ztunnel.serves(uid, Some(net)).await;
+    }
+
+    /// Nothing of the mesh is in this pod, and no ztunnel serves it.
+    pub(crate) async fn is_outside(&self, uid: &PodUid, net: &Net, ztunnel: &mut Ztunnel) {
+        self.reaches(uid, Phase::Outside).await;
+        assert!(!self.kernel.holds_rules(net), "rules are left in the pod");
+        assert_eq!(self.kernel.probes().get(&net.address), None);
+        ztunnel.serves(uid, None).await;
+    }
+}
+
+impl<K: Rules + Probes + Clone> Node<K> {
+    /// A node with this kernel, without ztunnel, and with an agent that is not run yet.
+    pub(crate) async fn with(kernel: K) -> Self {
+        let options = testkit_kube::server::Options::default();
+        let server = ApiServer::start(options).await.unwrap();
         let client = server.admin_client().await.unwrap();
         let (run_dir, proc) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::create_dir_all(proc.path().join("sys/kernel/random")).unwrap();
@@ -125,7 +149,6 @@ impl Node {
             add: Duration::from_secs(10),
             verify: Duration::from_millis(300),
         };
-        let kernel = Kernel::default();
         let (_, handle) = agent(&server, &kernel, (&run_dir, &proc), patience).await;
         let node = Self {
             server,
@@ -290,26 +313,15 @@ impl Node {
         eventually("the annotation", shown, |shown| shown.as_deref() == value).await;
     }
 
-    /// Everything of the mesh is in this pod, and the ztunnel serves it.
-    pub(crate) async fn is_in_mesh(&self, uid: &PodUid, net: &Net, ztunnel: &mut Ztunnel) {
+    /// Waits until the agent says that the pod is in the mesh with this network.
+    pub(crate) async fn is_enrolled(&self, uid: &PodUid, net: &Net) {
         let netns = Some(net.id().ino);
         let there = |view: &PodView| view.phase == Phase::Enrolled && view.netns == netns;
         self.until(uid, "the pod's enrolment", there).await;
-        assert!(self.kernel.holds_rules(net), "no rules in the pod");
-        assert_eq!(self.kernel.probes().get(&net.address), Some(uid));
-        ztunnel.serves(uid, Some(net)).await;
-    }
-
-    /// Nothing of the mesh is in this pod, and no ztunnel serves it.
-    pub(crate) async fn is_outside(&self, uid: &PodUid, net: &Net, ztunnel: &mut Ztunnel) {
-        self.reaches(uid, Phase::Outside).await;
-        assert!(!self.kernel.holds_rules(net), "rules are left in the pod");
-        assert_eq!(self.kernel.probes().get(&net.address), None);
-        ztunnel.serves(uid, None).await;
     }
 }
 
-impl Drop for Node {
+impl<K> Drop for Node<K> {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
@@ -317,12 +329,12 @@ impl Drop for Node {
     }
 }
 
-async fn agent(
+async fn agent<K: Rules + Probes + Clone>(
     server: &ApiServer,
-    kernel: &Kernel,
+    kernel: &K,
     (run_dir, proc): (&TempDir, &TempDir),
     patience: Patience,
-) -> (Agent<Kernel, Ztunnels>, Handle<Kernel, Ztunnels>) {
+) -> (Agent<K, Ztunnels>, Handle<K, Ztunnels>) {
     let client = server.admin_client().await.unwrap();
     let reporter = events::Reporter {
         controller: "install-cni".to_owned(),
@@ -475,6 +487,10 @@ impl Kernel {
         state.freezes_after = writes.map(|writes| state.writes + writes);
     }
 
+    pub(crate) fn slow(&self, net: Option<&Net>) {
+        self.0.lock().slow = net.map(Net::id);
+    }
+
     pub(crate) fn is_frozen(&self) -> bool {
         let state = self.0.lock();
         state
@@ -529,6 +545,10 @@ impl Rules for Kernel {
     }
 
     async fn apply(&self, netns: &Arc<NetNs>, wanted: &Options) -> Result<(), OutOfOrder> {
+        let slow = || self.0.lock().slow == Some(netns.id());
+        while slow() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         self.write(|state| drop(state.rules.insert(netns.id(), wanted.clone())))
             .await
     }

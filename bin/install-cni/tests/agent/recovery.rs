@@ -272,3 +272,25 @@ async fn an_agent_without_an_api_server_keeps_ztunnel_waiting() {
     node.synced(&ztunnel).await;
     assert_eq!(node.kernel.writes(), writes);
 }
+
+#[tokio::test]
+async fn a_pod_that_takes_long_holds_no_other_up() {
+    let (node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let (slow, stuck) = (node.pod("slow", json!({})).await, Net::new("10.1.0.1"));
+    node.kernel.slow(Some(&stuck));
+    let (handle, attachment) = (node.handle.clone(), stuck.attachment("slow", &slow));
+    let adding = tokio::spawn(async move {
+        use install_cni::parts::Attach as _;
+        handle.add(attachment).await
+    });
+    node.reaches(&slow, Phase::Entering(Step::Rules)).await;
+    for (name, address) in [("one", "10.1.0.2"), ("two", "10.1.0.3")] {
+        let (uid, net) = (node.pod(name, json!({})).await, Net::new(address));
+        assert!(node.add(name, &uid, &net).await.unwrap().enrolled);
+        node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    }
+    assert!(!adding.is_finished());
+    node.kernel.slow(None);
+    assert!(adding.await.unwrap().unwrap().enrolled);
+}
