@@ -10,6 +10,8 @@ curl curl curl
 python3 python3 python3
 tcpdump tcpdump tcpdump
 iperf3 iperf3 iperf3
+containerd containerd containerd
+runc runc runc
 openssl openssl openssl
 kubectl kubernetes-client kubernetes-client'
 

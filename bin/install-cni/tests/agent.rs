@@ -13,6 +13,14 @@ mod chain;
 mod chain_node;
 
 #[cfg(test)]
+#[path = "agent/containerd.rs"]
+mod containerd;
+
+#[cfg(test)]
+#[path = "agent/containerd_runtime.rs"]
+mod containerd_runtime;
+
+#[cfg(test)]
 #[path = "agent/enrolment.rs"]
 mod enrolment;
 

@@ -135,6 +135,11 @@ impl Network {
         Self::new(&json!({"name": "pods", "cniVersion": "1.0.0", "plugins": plugins}))
     }
 
+    /// What a `.conflist` of it holds.
+    pub fn list(&self) -> Value {
+        json!({"name": self.name, "cniVersion": self.version, "plugins": self.plugins})
+    }
+
     /// What one of its plugins reads.
     fn config(&self, plugin: &Map<String, Value>, sandbox: Option<&Sandbox>) -> Map<String, Value> {
         let mut config = plugin.clone();
@@ -183,10 +188,8 @@ impl Sandbox {
 impl Runtime {
     /// One that finds plugins in these folders, and the CNI project's where the distribution has put them.
     pub fn new(folders: impl IntoIterator<Item = PathBuf>) -> Result<Self, Error> {
-        let standard = STANDARD.map(PathBuf::from);
-        let standard = standard.into_iter().find(|f| f.join("bridge").exists());
         let mut folders: Vec<_> = folders.into_iter().collect();
-        folders.push(standard.ok_or(Error::NoPlugins)?);
+        folders.push(standard_plugins()?);
         Ok(Self {
             folders,
             results: BTreeMap::new(),
@@ -365,6 +368,13 @@ fn read(plugin: String, command: &'static str, output: &Output) -> Result<Value,
                 .concat(),
         }),
     }
+}
+
+/// Where the distribution has put the plugins of the CNI project.
+pub fn standard_plugins() -> Result<PathBuf, Error> {
+    let mut folders = STANDARD.map(PathBuf::from).into_iter();
+    let found = folders.find(|folder| folder.join("bridge").exists());
+    found.ok_or(Error::NoPlugins)
 }
 
 /// Our plugin's program, built beside the test that asks for it.

@@ -28,7 +28,7 @@ fn address(result: &Value) -> String {
 async fn pod_is_in_the_mesh_when_its_network_is_there() {
     let mut node = ChainNode::start().await;
     let pod = node.pod("shop", "web").await;
-    let result = node.add(&pod).await.unwrap();
+    let result = node.add(&pod).unwrap();
     // Nothing is waited for: it is so when ADD returns.
     assert!(pod.holds_rules());
     assert!(node.serves(&pod.uid));
@@ -37,7 +37,7 @@ async fn pod_is_in_the_mesh_when_its_network_is_there() {
         node.host_rules().contains(&address),
         "the node's probes pass"
     );
-    node.check(&pod).await.unwrap();
+    node.check(&pod).unwrap();
     node.shows("shop", "web", "enabled").await;
 }
 
@@ -45,26 +45,26 @@ async fn pod_is_in_the_mesh_when_its_network_is_there() {
 async fn pod_outside_the_mesh_only_gets_its_network() {
     let mut node = ChainNode::start().await;
     let pod = node.pod("plain", "web").await;
-    node.add(&pod).await.unwrap();
+    node.add(&pod).unwrap();
     assert!(!pod.holds_rules());
     assert!(!node.serves(&pod.uid));
-    node.check(&pod).await.unwrap();
-    node.delete(&pod).await.unwrap();
+    node.check(&pod).unwrap();
+    node.delete(&pod).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deletion_takes_a_pod_out_of_the_mesh() {
     let mut node = ChainNode::start().await;
     let pod = node.pod("shop", "web").await;
-    let address = address(&node.add(&pod).await.unwrap());
-    node.delete(&pod).await.unwrap();
+    let address = address(&node.add(&pod).unwrap());
+    node.delete(&pod).unwrap();
     node.no_longer_serves(&pod.uid).await;
     assert!(
         !node.host_rules().contains(&address),
         "its address is still in the probe set"
     );
     // Twice is as good as once.
-    node.delete(&pod).await.unwrap();
+    node.delete(&pod).unwrap();
     node.forget("shop", "web").await;
 }
 
@@ -72,27 +72,27 @@ async fn deletion_takes_a_pod_out_of_the_mesh() {
 async fn repeated_call_for_a_pod_changes_nothing() {
     let mut node = ChainNode::start().await;
     let mut pod = node.pod("shop", "web").await;
-    node.add(&pod).await.unwrap();
+    node.add(&pod).unwrap();
     // Multus calls the chain again for another interface.
     pod.sandbox.interface = "net1".to_owned();
-    node.add(&pod).await.unwrap();
+    node.add(&pod).unwrap();
     assert!(pod.holds_rules() && node.serves(&pod.uid));
-    node.delete(&pod).await.unwrap();
+    node.delete(&pod).unwrap();
     pod.sandbox.interface = "eth0".to_owned();
     assert!(
         pod.holds_rules() && node.serves(&pod.uid),
         "it has a network still"
     );
-    node.check(&pod).await.unwrap();
+    node.check(&pod).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_tells_of_rules_that_somebody_removed() {
     let mut node = ChainNode::start().await;
     let pod = node.pod("shop", "web").await;
-    node.add(&pod).await.unwrap();
+    node.add(&pod).unwrap();
     pod.netns.exec("nft", &["flush", "ruleset"], "").unwrap();
-    let (_, text) = refusal(node.check(&pod).await.unwrap_err());
+    let (_, text) = refusal(node.check(&pod).unwrap_err());
     assert!(text.contains("shop/web"), "{text}");
 }
 
@@ -100,39 +100,39 @@ async fn check_tells_of_rules_that_somebody_removed() {
 async fn killed_agent_keeps_pods_of_the_mesh_from_starting_outside() {
     let mut node = ChainNode::start().await;
     let running = node.pod("shop", "running").await;
-    node.add(&running).await.unwrap();
+    node.add(&running).unwrap();
     node.kill_agent().await;
     assert!(running.holds_rules(), "what is in the mesh stays there");
     let pod = node.pod("shop", "web").await;
-    let (code, text) = refusal(node.add(&pod).await.unwrap_err());
+    let (code, text) = refusal(node.add(&pod).unwrap_err());
     assert_eq!(code, 11, "{text}");
     assert!(
         text.contains("pod shop/web may belong in the mesh"),
         "{text}"
     );
     assert!(text.contains("DaemonSet mesh/istio-cni-node"), "{text}");
-    node.delete(&pod).await.unwrap();
+    node.delete(&pod).unwrap();
     for (namespace, name) in [("kube-system", "coredns"), ("mesh", "istio-cni-node-x7k2p")] {
         let needed = node.pod(namespace, name).await;
-        node.add(&needed).await.unwrap();
-        node.delete(&needed).await.unwrap();
+        node.add(&needed).unwrap();
+        node.delete(&needed).unwrap();
     }
     // The runtime repeats what failed, and the next agent finds everything.
     node.run_agent().await;
     node.run_ztunnel().await;
-    node.add(&pod).await.unwrap();
+    node.add(&pod).unwrap();
     assert!(pod.holds_rules());
     assert!(node.serves(&pod.uid) && node.serves(&running.uid));
-    node.check(&running).await.unwrap();
+    node.check(&running).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pod_that_goes_while_the_agent_is_away_is_cleaned_up_by_the_next() {
     let mut node = ChainNode::start().await;
     let pod = node.pod("shop", "web").await;
-    let address = address(&node.add(&pod).await.unwrap());
+    let address = address(&node.add(&pod).unwrap());
     node.kill_agent().await;
-    node.delete(&pod).await.unwrap();
+    node.delete(&pod).unwrap();
     node.forget("shop", "web").await;
     node.run_agent().await;
     node.no_longer_serves(&pod.uid).await;
@@ -148,12 +148,12 @@ async fn without_ztunnel_a_pod_does_not_start_and_leaves_nothing() {
     let mut node = ChainNode::without_agent().await;
     node.run_agent().await;
     let pod = node.pod("shop", "web").await;
-    let (code, text) = refusal(node.add(&pod).await.unwrap_err());
+    let (code, text) = refusal(node.add(&pod).unwrap_err());
     assert_eq!(code, 11, "{text}");
     assert!(text.contains("ztunnel"), "{text}");
-    node.delete(&pod).await.unwrap();
+    node.delete(&pod).unwrap();
     node.run_ztunnel().await;
-    node.add(&pod).await.unwrap();
+    node.add(&pod).unwrap();
     assert!(pod.holds_rules() && node.serves(&pod.uid));
 }
 
@@ -165,7 +165,7 @@ async fn collection_removes_what_the_runtime_no_longer_has() {
         node.pod("shop", "lost").await,
     );
     for pod in [&kept, &lost] {
-        node.add(pod).await.unwrap();
+        node.add(pod).unwrap();
     }
     // The CNI project's plugins of this version have no GC; ours is asked alone, in the same network.
     let entry = json!({

@@ -2,7 +2,13 @@
 //! at its end, the agent with its sockets and files, rules in the kernel, and pods with networks.
 
 use std::{
-    collections::BTreeMap, fs, os::unix::fs::symlink, path::PathBuf, sync::Arc, time::Duration,
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Duration,
 };
 
 use install_cni::{
@@ -234,6 +240,24 @@ impl ChainNode {
         self.folder.path().join("run")
     }
 
+    /// The folder with our plugin.
+    pub(crate) fn plugins(&self) -> PathBuf {
+        self.folder.path().join("bin")
+    }
+
+    /// How many addresses are given out.
+    pub(crate) fn addresses(&self) -> usize {
+        let entries = fs::read_dir(self.folder.path().join("addresses/pods"));
+        let names = entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name());
+        names
+            .filter(|name| name.to_string_lossy().starts_with("10.88"))
+            .count()
+    }
+
     async fn namespace(&self, name: &str, mode: Option<&str>) {
         let labels = mode.map(|mode| json!({"istio.io/dataplane-mode": mode}));
         let object = json!({"metadata": {"name": name, "labels": labels}});
@@ -287,16 +311,16 @@ impl ChainNode {
     }
 
     /// The chain's ADD. It takes a thread: the agent must go on.
-    pub(crate) async fn add(&mut self, pod: &NodePod) -> Result<Value, cni::Error> {
+    pub(crate) fn add(&mut self, pod: &NodePod) -> Result<Value, cni::Error> {
         let (host, network, runtime) = (&self.host, &self.network, &mut self.runtime);
         tokio::task::block_in_place(|| runtime.add(host, network, &pod.sandbox))
     }
 
-    pub(crate) async fn check(&self, pod: &NodePod) -> Result<(), cni::Error> {
+    pub(crate) fn check(&self, pod: &NodePod) -> Result<(), cni::Error> {
         tokio::task::block_in_place(|| self.runtime.check(&self.host, &self.network, &pod.sandbox))
     }
 
-    pub(crate) async fn delete(&mut self, pod: &NodePod) -> Result<(), cni::Error> {
+    pub(crate) fn delete(&mut self, pod: &NodePod) -> Result<(), cni::Error> {
         let (host, network, runtime) = (&self.host, &self.network, &mut self.runtime);
         tokio::task::block_in_place(|| runtime.delete(host, network, &pod.sandbox))
     }
@@ -364,6 +388,14 @@ impl Drop for ChainNode {
             part.abort();
         }
     }
+}
+
+/// What `nft` shows in a network namespace.
+pub(crate) fn rules_in(netns: &Path) -> String {
+    let netns = NetNs::open(netns).unwrap();
+    let list = || Command::new("nft").args(["list", "ruleset"]).output();
+    let output = netns.run(list).unwrap().unwrap();
+    String::from_utf8(output.stdout).unwrap()
 }
 
 // === impl NodePod ===
