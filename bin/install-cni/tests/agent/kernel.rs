@@ -2,6 +2,8 @@
 
 #[path = "kernel/pods.rs"]
 mod pods;
+#[path = "kernel/policy.rs"]
+mod policy;
 #[path = "kernel/probes.rs"]
 mod probes;
 
