@@ -1,10 +1,11 @@
-//! Benchmarks of whole parts: `bench istiod`, `bench operator`. Run by `hack/bench`, built with optimisation.
+//! Benchmarks of whole parts: `bench istiod`, `bench operator`, `bench cni-rules`. Run by `hack/bench`, built with optimisation.
 //!
 //! A figure alone says little on a machine that is shared; with `--baseline PROGRAM`, an earlier build
 //! of this program, both are run in turn and the ratios are shown.
 
 use clap::{Parser, Subcommand};
 
+mod cni_rules;
 mod figures;
 mod istiod;
 mod mesh;
@@ -24,6 +25,8 @@ struct Cli {
 enum Command {
     /// The control plane: a large mesh in memory, and one change on its way to many proxies.
     Istiod(istiod::Arguments),
+    /// The rules of pods, by every mechanism. Needs root.
+    CniRules(cni_rules::Arguments),
     /// The operator: a mesh installed in a large cluster, and what it costs when nothing is to be done.
     Operator(operator::Arguments),
     /// The operator of a benchmark, which starts it by itself.
@@ -37,6 +40,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Istiod(arguments) => istiod::run(&arguments, &runtime()?),
+        Command::CniRules(arguments) => cni_rules::run(&arguments, &runtime()?),
         Command::Operator(arguments) => operator::run(&arguments),
         // It brings its own threads; others would be counted as its memory.
         Command::OperatorProcess(flags) => operator::program::run(&flags),
