@@ -37,6 +37,10 @@ mod node;
 mod recovery;
 
 #[cfg(test)]
+#[path = "agent/program.rs"]
+mod program;
+
+#[cfg(test)]
 #[path = "agent/sockets.rs"]
 mod sockets;
 

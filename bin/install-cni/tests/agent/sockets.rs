@@ -163,7 +163,7 @@ async fn send(socket: &Path, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-async fn post(socket: &Path, path: &str, body: &str) -> (String, String) {
+pub(crate) async fn post(socket: &Path, path: &str, body: &str) -> (String, String) {
     let length = body.len();
     let request =
         format!("POST {path} HTTP/1.1\r\nHost: unix\r\nContent-Length: {length}\r\n\r\n{body}");

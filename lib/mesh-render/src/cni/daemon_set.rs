@@ -212,7 +212,8 @@ impl Agent<'_> {
             env.text("REPAIR_RUN_AS_DAEMON", "true");
             env.text("REPAIR_SIDECAR_ANNOTATION", "sidecar.istio.io/status");
         }
-        if self.ambient() {
+        // Ours knows a network that it shares with the node for the node's.
+        if self.ambient() && (self.is_istio() || !self.shares_host_network()) {
             env.text("ALLOW_SWITCH_TO_HOST_NS", "true");
         }
         env.field("NODE_NAME", "spec.nodeName");
