@@ -11,10 +11,10 @@ use crate::platform::Kind;
 /// Why an installation or a removal failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The folders cannot be read; see [`state::Error`].
+    /// The folders cannot be read; the source says which and why.
     #[error("look at what is installed")]
     Read(#[from] state::Error),
-    /// The run directory cannot be written to. Its mount is at fault.
+    /// The run directory cannot be written to. Its mount is at fault. It is tried again.
     #[error("begin the installation")]
     Claim(#[from] claim::Error),
     /// A folder is on a read-only file system: usually another one is meant on this platform. Trying again

@@ -37,6 +37,14 @@ struct Keeper<'a> {
     is_blind: bool,
 }
 
+/// When to look again.
+enum Next {
+    /// When something has changed, or after this time.
+    OnChange(Duration),
+    /// After this time, whatever changes: somebody writes again and again, or nothing can be written.
+    In(Duration),
+}
+
 /// How often everything is looked at if nothing happens: events can be lost.
 const VERIFY: Duration = Duration::from_secs(60);
 /// The same while folders cannot be watched.
@@ -46,6 +54,8 @@ const STAND_BY: Duration = Duration::from_secs(5);
 /// How long a folder has to be quiet before our entry moves to another file: a file that is being written is
 /// not valid for a moment, and the next one would be taken for the network's.
 const SETTLE: Duration = Duration::from_millis(300);
+/// The least time between two looks: a folder in which somebody writes all the time is not read all the time.
+const QUIET: Duration = Duration::from_millis(50);
 /// Waits after failures.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -67,42 +77,39 @@ pub(super) async fn run(shared: &Shared, readiness: Readiness) -> Error {
     loop {
         // Before the folders are read, so that nothing is missed.
         let watcher = keeper.watch();
-        let longest = match keeper.round().await {
-            Ok(longest) => longest,
+        let next = match keeper.round().await {
+            Ok(next) => next,
             Err(error @ Error::Gone(_)) => return keeper.gone(error),
-            Err(error) => keeper.failed(&error),
+            Err(error) => Next::In(keeper.failed(&error)),
         };
-        let longest = if watcher.is_some() {
-            longest
-        } else {
-            longest.min(POLL)
-        };
-        wait(watcher, longest).await;
+        next.wait(watcher).await;
     }
 }
 
-/// Until something happens, or for this long.
-async fn wait(watcher: Option<Watcher>, longest: Duration) {
-    let changed = async {
-        match watcher {
-            Some(mut watcher) => watcher.changed().await,
-            None => pending().await,
+// === impl Next ===
+
+impl Next {
+    async fn wait(self, watcher: Option<Watcher>) {
+        sleep(QUIET).await;
+        match (self, watcher) {
+            (Self::OnChange(longest), Some(mut watcher)) => tokio::select! {
+                changed = watcher.changed() => if let Err(error) = changed {
+                    tracing::warn!(%error, "cannot hear of changes in the folders of CNI");
+                    sleep(FIRST_RETRY).await;
+                },
+                () = sleep(longest) => {}
+            },
+            (Self::OnChange(longest), None) => sleep(longest.min(POLL)).await,
+            (Self::In(time), _) => sleep(time).await,
         }
-    };
-    tokio::select! {
-        changed = changed => if let Err(error) = changed {
-            tracing::warn!(%error, "cannot hear of changes in the folders of CNI");
-            sleep(FIRST_RETRY).await;
-        },
-        () = sleep(longest) => {}
     }
 }
 
 // === impl Keeper ===
 
 impl Keeper<'_> {
-    /// One look. Returns after how long the next one is due.
-    async fn round(&mut self) -> Result<Duration, Error> {
+    /// One look, and what follows from it.
+    async fn round(&mut self) -> Result<Next, Error> {
         let shared = self.shared;
         let mut stage = shared.stage.lock().await;
         if stage.closed {
@@ -111,7 +118,7 @@ impl Keeper<'_> {
         }
         if let Some(by) = self.claim(&mut stage)? {
             self.stand_by(&by);
-            return Ok(STAND_BY);
+            return Ok(Next::OnChange(STAND_BY));
         }
         for folder in [&shared.config.folders.bin, &shared.config.folders.conf] {
             is_mounted(folder)?;
@@ -155,7 +162,7 @@ impl Keeper<'_> {
         state: &State,
         plan: &Plan,
         stage: &Stage,
-    ) -> Result<Duration, Error> {
+    ) -> Result<Next, Error> {
         if plan.actions.is_empty() {
             let contended = self.pace.is_contended(Instant::now());
             self.backoff.succeeded();
@@ -164,17 +171,17 @@ impl Keeper<'_> {
             }
             self.report(&plan.outcome, contended);
             // A fight that has ended is told when the bucket says so.
-            return Ok(VERIFY);
+            return Ok(Next::OnChange(VERIFY));
         }
         let is_repair = self.file.is_some();
         if is_repair && let Turn::In(later) = self.pace.take(Instant::now()) {
-            self.held_back(state, later);
-            return Ok(later);
+            self.held_back(state);
+            return Ok(Next::In(later));
         }
         for action in &plan.actions {
             if !stage.claim.as_ref().is_some_and(Claim::is_ours) {
                 // The other one plans anew.
-                return Ok(Duration::ZERO);
+                return Ok(Next::In(Duration::ZERO));
             }
             if let Err(error) = act(&self.shared.config, action).await {
                 self.pace.give_back();
@@ -196,7 +203,7 @@ impl Keeper<'_> {
         }
         let contended = self.pace.is_contended(Instant::now());
         self.report(&plan.outcome, contended);
-        Ok(VERIFY)
+        Ok(Next::OnChange(VERIFY))
     }
 
     // --- what is told ---
@@ -225,7 +232,7 @@ impl Keeper<'_> {
         format!("{outcome} in {folder}")
     }
 
-    fn held_back(&mut self, state: &State, later: Duration) {
+    fn held_back(&mut self, state: &State) {
         let by = rival::suspect(state);
         self.show(View {
             installed: false,
@@ -240,7 +247,6 @@ impl Keeper<'_> {
             repairs: self.repairs,
             contended: true,
         });
-        tracing::debug!(?later, "the next repair has to wait");
     }
 
     fn stand_by(&mut self, by: &str) {

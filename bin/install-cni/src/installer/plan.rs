@@ -17,6 +17,7 @@ use mesh_cni::{
 use super::{
     Config, Mode, RUN_FILES, STALE_CREDENTIALS,
     listing::{Invalid, Listed, Listing},
+    rival,
     state::{Plugin, State, original, saved},
 };
 
@@ -173,6 +174,7 @@ pub(super) fn remove(state: &State, config: &Config) -> Vec<Action> {
         draft.push(Action::RemovePlugin);
     }
     draft.remove_leftovers();
+    draft.remove_renamed();
     for name in RUN_FILES {
         draft.remove_run(name);
     }
@@ -468,6 +470,14 @@ impl<'a> Draft<'a> {
         let listing = self.listing();
         let first = listing.valid.first().map(|listed| listed.name.clone())?;
         (first != file).then_some(Note::NotFirst { first })
+    }
+
+    /// Removes files of ours that Cilium has taken away. It would bring them back when it goes.
+    fn remove_renamed(&mut self) {
+        let renamed = self.config.mode.own_file().map(rival::taken_by_cilium);
+        if let Some(name) = renamed.filter(|name| self.state.conf.contains_key(name)) {
+            self.push(Action::Remove { name });
+        }
     }
 
     // --- the run directory ---

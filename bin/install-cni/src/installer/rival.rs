@@ -53,9 +53,17 @@ const SOMEBODY: Rival = Rival {
              `cni.istioOwnedCNIConfig=true`",
 };
 
+/// What Cilium renames other configurations with.
+const TAKEN: &str = ".cilium_bak";
+
+/// The name of a configuration after Cilium has taken it away.
+pub(super) fn taken_by_cilium(name: &str) -> String {
+    format!("{name}{TAKEN}")
+}
+
 /// Who it seems to be, by what stands in the folder.
 pub(super) fn suspect(state: &State) -> Rival {
-    if state.conf.keys().any(|name| name.ends_with(".cilium_bak")) {
+    if state.conf.keys().any(|name| name.ends_with(TAKEN)) {
         return CILIUM;
     }
     let listing = Listing::of(state);

@@ -467,9 +467,9 @@ async fn what_is_right_is_not_written_again() {
     assert_eq!([node.everything("bin"), node.everything("net.d")], before);
 }
 
-/// Two agents of a chain of accidents: the first is killed after a number of steps, with what it was making
+/// A chain of accidents: the first agent is killed after a number of steps, with what it was making
 /// left behind; the second finds the folder like this.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn killed_after_any_step_the_next_agent_finishes_on_disk() {
     let modes = [
         Mode::Chained { file: None },

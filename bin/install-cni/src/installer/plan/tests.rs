@@ -467,6 +467,21 @@ fn removal_goes_from_the_configuration_to_the_plugin_to_the_sockets() {
     assert_eq!(last, Some("installer.claim"));
 }
 
+#[test]
+fn what_cilium_took_away_of_ours_does_not_come_back() {
+    let mut state = mk_state(&[("05-cilium.conflist", CALICO)]);
+    let before = state.conf.clone();
+    for name in ["02-istio-cni.conflist", "02-istio-cni.conflist.cilium_bak"] {
+        state.conf.insert(name.to_owned(), mk_file(CALICO));
+    }
+    let after = removed(&installed(&state, &owned()), &owned());
+    let mut expected = before;
+    // It was there without our entry when we came.
+    let foreign = mk_file(CALICO);
+    expected.insert("02-istio-cni.conflist".to_owned(), foreign);
+    assert_eq!(after.conf, expected);
+}
+
 /// Configurations with and without us, whole and half-done, in a folder with few names: everything that
 /// earlier agents, other installers and accidents leave.
 fn arb_state() -> impl Strategy<Value = State> {
