@@ -20,7 +20,7 @@ use super::*;
 
 const NAMESPACE: &str = "istio-cni";
 const NODE: &str = "worker-1";
-const GRACE: Duration = Duration::from_secs(4);
+const GRACE: Duration = Duration::from_secs(3);
 
 /// What is decided after these answers, the last of them without time for another.
 fn decided(was_allowed: bool, answers: &[Answer]) -> Decision {
