@@ -280,14 +280,17 @@ async fn a_removed_file_moves_us_to_the_next_one() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn a_file_that_is_being_written_does_not_move_us() {
     let node = Node::with(&[("10-calico.conflist", CALICO), ("20-bridge.conf", BRIDGE)]);
     let agent = Agent::run(node.chained());
     agent.installed().await;
     let untouched = node.everything("net.d")["20-bridge.conf"].clone();
+    // Let it wait for the next change.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     // Not valid for a moment, as with an editor or a shell.
     node.write("net.d/10-calico.conflist", "");
+    tokio::time::sleep(Duration::from_millis(200)).await;
     node.write("net.d/10-calico.conflist", CALICO);
     agent.until("the repair", |view| view.repairs == 1).await;
     assert!(node.has_entry("10-calico.conflist"));
