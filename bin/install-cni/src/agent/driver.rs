@@ -109,6 +109,9 @@ const FIRST_PASS: Duration = Duration::from_secs(30);
 /// Most actions of one pod in a row before others are looked at.
 const BURST: usize = 64;
 
+/// A pod is compared with the kernel again after the time for that, or up to a quarter sooner or later.
+const SOONEST: f64 = 0.75;
+
 /// Where notes of sandboxes are, in the run directory.
 const SANDBOXES: &str = "sandboxes";
 
@@ -406,9 +409,8 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
     /// Takes a pod's steps until there is none, or one fails.
     async fn pass(&self, uid: &PodUid) -> Done {
         let before = self.phase(uid);
-        let spread = 0.75 + fastrand::f64() / 4.0;
-        let every = self.patience.verify.mul_f64(spread);
-        let mut task = self.registry.lock().begin(uid, Instant::now(), every);
+        let (now, every) = (Instant::now(), self.patience.verify.mul_f64(SOONEST));
+        let mut task = self.registry.lock().begin(uid, now, every);
         let mut count = 0;
         while let Some(next) = task.take() {
             let result = self.perform(uid, &next).await;
@@ -485,7 +487,12 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
         }
         match phase {
             Phase::Outside | Phase::Leaving => Done::Settled,
-            _ => Done::Again(self.patience.verify),
+            // Spread, so that the pods of a node, or of many, are not looked at all at once.
+            _ => Done::Again(
+                self.patience
+                    .verify
+                    .mul_f64(SOONEST + fastrand::f64() / 2.0),
+            ),
         }
     }
 }

@@ -188,7 +188,12 @@ impl<K: Rules + Probes + Clone> Node<K> {
     }
 
     pub(crate) fn ztunnel(&self) -> Ztunnel {
-        Ztunnel::start(self.socket())
+        Ztunnel::start(self.socket(), false)
+    }
+
+    /// One that serves no pod before it is told otherwise.
+    pub(crate) fn refusing_ztunnel(&self) -> Ztunnel {
+        Ztunnel::start(self.socket(), true)
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -592,9 +597,9 @@ impl Probes for Kernel {
 // === impl Ztunnel ===
 
 impl Ztunnel {
-    fn start(socket: PathBuf) -> Self {
+    fn start(socket: PathBuf, refuses: bool) -> Self {
         let (sender, served) = watch::channel(BTreeMap::new());
-        let refuses = Arc::new(Mutex::new(false));
+        let refuses = Arc::new(Mutex::new(refuses));
         let notes = Notes {
             served: sender,
             refuses: refuses.clone(),

@@ -294,3 +294,19 @@ async fn a_pod_that_takes_long_holds_no_other_up() {
     node.kernel.slow(None);
     assert!(adding.await.unwrap().unwrap().enrolled);
 }
+
+#[tokio::test]
+async fn a_new_ztunnel_that_refuses_a_pod_in_the_mesh_is_noticed() {
+    let (node, mut old) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    node.add("web", &uid, &net).await.unwrap();
+    node.is_in_mesh(&uid, &net, &mut old).await;
+    node.shows("web", Some("enabled")).await;
+    let mut new = node.refusing_ztunnel();
+    node.reaches(&uid, Phase::Entering(Step::Ztunnel)).await;
+    node.shows("web", Some("pending")).await;
+    new.refuse(false);
+    node.is_in_mesh(&uid, &net, &mut new).await;
+    node.shows("web", Some("enabled")).await;
+}
