@@ -178,7 +178,7 @@ impl Set {
 
     /// Removes the set with its members; false if there is none.
     pub fn destroy(&self, socket: &mut Socket) -> Result<bool, Error> {
-        match self.ask(socket, DESTROY, 0, &self.begin()) {
+        match self.ask(socket, DESTROY, EXCLUSIVE, &self.begin()) {
             Err(error) if is_absent(&error) => Ok(false),
             result => self.judge("destroy", result).map(|()| true),
         }
@@ -309,4 +309,35 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         bytes = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some((u16::from_ne_bytes([*k0, *k1]) & TYPE, value))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_listing_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            members(&bytes);
+        }
+
+        #[test]
+        fn a_listing_with_a_wrong_length_is_survived(length: u32, attribute: u16, at in 0..3_usize) {
+            let mut data = Vec::new();
+            put(&mut data, ATTR_ADDRESS | NESTED, &[8, 0, 1, 0x40, 10, 0, 0, 1]);
+            let mut list = Vec::new();
+            put(&mut list, ATTR_DATA | NESTED, &data);
+            let mut body = Vec::new();
+            put(&mut body, ATTR_MEMBERS | NESTED, &list);
+            let mut bytes = message(LIST, 0, 2, &body);
+            prop_assert_eq!(members(&bytes).len(), 1);
+            bytes[..4].copy_from_slice(&length.to_ne_bytes());
+            members(&bytes);
+            let start = 20 + 4 * at;
+            bytes[start..start + 2].copy_from_slice(&attribute.to_ne_bytes());
+            members(&bytes);
+        }
+    }
 }

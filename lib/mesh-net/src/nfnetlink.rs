@@ -369,3 +369,26 @@ fn split(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
     let rest = bytes.get(length.max(HEADER).next_multiple_of(4)..);
     Some((message, rest.unwrap_or_default()))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_answer_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            for message in messages(&bytes).flatten() {
+                message.verdict();
+                message.end_of_list().ok();
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_off_is_an_error() {
+        let answers: Vec<_> = messages(&[20, 0, 0, 0, 2, 0]).collect();
+        assert!(matches!(answers[..], [Err(Error::Answer)]));
+    }
+}

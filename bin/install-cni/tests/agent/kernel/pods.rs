@@ -1,12 +1,15 @@
 //! Rules in pods.
 
+use std::{process::Command, sync::Arc, time::Duration};
+
 use futures::future::join_all;
 use install_cni::{
     kernel::{Config, Kernel, Mechanism, Variant},
     parts::Rules as _,
 };
+use mesh_net::netns::NetNs;
 use mesh_redirect::{Options, Verdict};
-use testkit_net::Namespace;
+use testkit_net::{Namespace, Process};
 
 use super::{MECHANISMS, config, kernel, snapshot};
 
@@ -325,4 +328,34 @@ async fn a_node_gets_the_mechanism_that_it_has_or_is_told() {
         Mechanism::Iptables(Variant::Legacy)
     );
     assert_eq!(detected(&by_default).await, Mechanism::Nftables);
+}
+
+#[tokio::test]
+async fn a_pod_in_a_user_namespace_of_its_own_is_worked_on() {
+    let host = Namespace::new("host").unwrap();
+    for mechanism in MECHANISMS {
+        let kernel = kernel(&host, mechanism).await;
+        // As with `hostUsers: false`: the pod's root is nobody here.
+        let mut command = Command::new("unshare");
+        command.args([
+            "--user",
+            "--map-root-user",
+            "--net",
+            "sh",
+            "-c",
+            "ip link set lo up; echo ready; exec sleep 60",
+        ]);
+        let mut pod = Process::spawn(command, None).unwrap();
+        pod.wait_for("ready", Duration::from_secs(10))
+            .await
+            .unwrap();
+        let netns = Arc::new(NetNs::open(format!("/proc/{}/ns/net", pod.id())).unwrap());
+        assert_ne!(netns.id(), host.handle().id());
+        kernel.apply(&netns, &Options::default()).await.unwrap();
+        let verdict = kernel.verify(&netns, &Options::default()).await.unwrap();
+        assert_eq!(verdict, Verdict::Same, "{mechanism}");
+        kernel.remove(&netns).await.unwrap();
+        let verdict = kernel.verify(&netns, &Options::default()).await.unwrap();
+        assert_eq!(verdict, Verdict::Absent, "{mechanism}");
+    }
 }
