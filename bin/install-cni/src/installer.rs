@@ -115,6 +115,9 @@ struct Stage {
 /// The credentials of Istio's plugin, in the run directory.
 const STALE_CREDENTIALS: &str = "istio-cni-kubeconfig";
 
+/// The same in the folder of configurations, as Istio had it before 1.24.
+const OLDER_CREDENTIALS: &str = "ZZZ-istio-cni-kubeconfig";
+
 /// What an agent has in the run directory, of ours and of Istio's. The claim goes last: until then another
 /// agent can be told.
 const RUN_FILES: [&str; 7] = [

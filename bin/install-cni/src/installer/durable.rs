@@ -36,6 +36,20 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Root may not write to the folder: SELinux or another policy of the host forbids it, or the file is
+    /// immutable. Whoever runs the node helps.
+    #[error(
+        "{} may not be changed by root: where SELinux is enforcing, the agent has to run as `spc_t` \
+         (`cni.seLinuxOptions.type`, which `global.platform: openshift` sets)",
+        folder.display()
+    )]
+    Denied {
+        /// Which one.
+        folder: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
     /// The folder that this process sees has been removed from the host. A new container sees the new one.
     #[error("{} has been removed from the host", folder.display())]
     Gone {
@@ -164,6 +178,7 @@ fn because(folder: &Path, doing: &'static str, path: &Path, source: io::Error) -
     let folder = folder.to_owned();
     match source.kind() {
         ErrorKind::ReadOnlyFilesystem => Error::ReadOnly { folder, source },
+        ErrorKind::PermissionDenied => Error::Denied { folder, source },
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::Full { folder, source },
         ErrorKind::NotFound if folder.exists() && !is_there(&folder) => Error::Gone { folder },
         _ => Error::Io {

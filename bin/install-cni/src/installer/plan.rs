@@ -15,7 +15,7 @@ use mesh_cni::{
 };
 
 use super::{
-    Config, Mode, RUN_FILES, STALE_CREDENTIALS,
+    Config, Mode, OLDER_CREDENTIALS, RUN_FILES, STALE_CREDENTIALS,
     listing::{Invalid, Listed, Listing},
     rival,
     state::{Plugin, State, original, saved},
@@ -175,6 +175,7 @@ pub(super) fn remove(state: &State, config: &Config) -> Vec<Action> {
     }
     draft.remove_leftovers();
     draft.remove_renamed();
+    draft.remove_conf(OLDER_CREDENTIALS);
     for name in RUN_FILES {
         draft.remove_run(name);
     }
@@ -474,23 +475,32 @@ impl<'a> Draft<'a> {
 
     /// Removes files of ours that Cilium has taken away. It would bring them back when it goes.
     fn remove_renamed(&mut self) {
-        let renamed = self.config.mode.own_file().map(rival::taken_by_cilium);
-        if let Some(name) = renamed.filter(|name| self.state.conf.contains_key(name)) {
-            self.push(Action::Remove { name });
+        if let Some(file) = self.config.mode.own_file() {
+            self.remove_conf(&rival::taken_by_cilium(file));
         }
     }
 
     // --- the run directory ---
 
-    /// Istio's agent gave its plugin credentials. Ours needs none; they go unless another configuration
-    /// speaks of them.
+    /// Istio's agent gave its plugin credentials, before 1.24 in the folder of configurations. Ours needs
+    /// none; they go unless another configuration speaks of them.
     fn remove_credentials(&mut self) {
-        let speaks = |listed: &&Listed| {
-            let text = String::from_utf8_lossy(&listed.base.to_bytes()).into_owned();
-            text.contains(STALE_CREDENTIALS)
+        let valid = self.listing().valid;
+        // The older name ends with the newer one: who speaks of either keeps both.
+        let speaks = |list: &ConfigList| {
+            String::from_utf8_lossy(&list.to_bytes()).contains(STALE_CREDENTIALS)
         };
-        if !self.listing().valid.iter().any(|listed| speaks(&listed)) {
-            self.remove_run(STALE_CREDENTIALS);
+        if valid.iter().any(|listed| speaks(&listed.base)) {
+            return;
+        }
+        self.remove_run(STALE_CREDENTIALS);
+        self.remove_conf(OLDER_CREDENTIALS);
+    }
+
+    fn remove_conf(&mut self, name: &str) {
+        if self.state.conf.contains_key(name) {
+            let name = name.to_owned();
+            self.push(Action::Remove { name });
         }
     }
 

@@ -40,6 +40,18 @@ impl Mounted {
         Self(to.to_owned())
     }
 
+    fn tmpfs(at: &Path, size: &str) -> Self {
+        mount(
+            Some("none"),
+            at,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(size),
+        )
+        .expect("root may mount");
+        Self(at.to_owned())
+    }
+
     fn make_read_only(&self) {
         let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
         mount(None::<&str>, &self.0, None::<&str>, flags, None::<&str>).unwrap();
@@ -383,6 +395,37 @@ async fn a_read_only_folder_is_told_with_the_value_and_the_platform() {
         "no entry without the plugin"
     );
     drop(mounted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_folder_is_told_and_used_once_there_is_room() {
+    let node = Node::new();
+    let folder = Mounted::tmpfs(&node.at("net.d"), "size=8k");
+    node.write("net.d/10-calico.conflist", CALICO);
+    node.write("net.d/filler", &"x".repeat(4096));
+    let agent = Agent::run(node.chained());
+    let view = agent
+        .until("a reason", |view| !view.reason.is_empty())
+        .await;
+    let expected = format!(
+        "write the configuration: there is no room in {}",
+        folder.0.display()
+    );
+    assert!(view.reason.starts_with(&expected), "{}", view.reason);
+    assert_eq!(
+        node.read("net.d/10-calico.conflist").as_deref(),
+        Some(CALICO)
+    );
+    let names = [
+        "10-calico.conflist",
+        "10-calico.conflist.before-istio-cni",
+        "filler",
+    ];
+    assert_eq!(node.names("net.d"), names, "nothing half-done");
+    fs::remove_file(node.at("net.d/filler")).unwrap();
+    agent.installed().await;
+    assert!(node.has_entry("10-calico.conflist"));
+    drop(folder);
 }
 
 #[tokio::test(flavor = "multi_thread")]

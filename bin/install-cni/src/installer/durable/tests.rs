@@ -112,6 +112,19 @@ fn a_read_only_folder_is_named() {
 }
 
 #[test]
+fn a_folder_that_root_may_not_change_is_told_with_what_may_help() {
+    let folder = tempfile::tempdir().unwrap();
+    let denied = io::Error::from(ErrorKind::PermissionDenied);
+    let path = folder.path().join("a");
+    let told = because(folder.path(), "write", &path, denied).to_string();
+    let expected = format!("{} may not be changed by root", folder.path().display());
+    assert!(
+        told.starts_with(&expected) && told.contains("spc_t"),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_folder_that_was_removed_while_it_was_open_is_gone() {
     let parent = tempfile::tempdir().unwrap();
     let folder = parent.path().join("net.d");

@@ -438,6 +438,15 @@ fn credentials_of_istios_plugin_go_once_ours_is_in_place() {
         !install(&state, &chained()).actions.contains(&go),
         "somebody else uses it"
     );
+    state.conf.remove("20-other.conflist");
+    state
+        .conf
+        .insert(OLDER_CREDENTIALS.to_owned(), mk_file("secret"));
+    let after = installed(&state, &chained());
+    assert!(
+        !after.conf.contains_key(OLDER_CREDENTIALS),
+        "those of Istio before 1.24 too"
+    );
     state.conf.clear();
     assert!(
         !install(&state, &chained()).actions.contains(&go),
