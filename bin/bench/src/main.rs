@@ -1,10 +1,12 @@
-//! Benchmarks of whole parts: `bench istiod`, `bench operator`, `bench cni-rules`. Run by `hack/bench`, built with optimisation.
+//! Benchmarks of whole parts: `bench istiod`, `bench operator`, `bench cni`, `bench cni-rules`. Run by `hack/bench`,
+//! built with optimisation.
 //!
 //! A figure alone says little on a machine that is shared; with `--baseline PROGRAM`, an earlier build
 //! of this program, both are run in turn and the ratios are shown.
 
 use clap::{Parser, Subcommand};
 
+mod cni;
 mod cni_rules;
 mod figures;
 mod istiod;
@@ -29,6 +31,11 @@ enum Command {
     CniRules(cni_rules::Arguments),
     /// The operator: a mesh installed in a large cluster, and what it costs when nothing is to be done.
     Operator(operator::Arguments),
+    /// The CNI agent and its plugin: what a pod's start costs more, and the agent's memory.
+    Cni(cni::Arguments),
+    /// The CNI agent of a benchmark, which starts it by itself.
+    #[command(hide = true)]
+    CniProcess(install_cni::args::Flags),
     /// The operator of a benchmark, which starts it by itself.
     #[command(hide = true)]
     OperatorProcess(Box<::operator::args::Flags>),
@@ -42,6 +49,8 @@ fn main() -> anyhow::Result<()> {
         Command::Istiod(arguments) => istiod::run(&arguments, &runtime()?),
         Command::CniRules(arguments) => cni_rules::run(&arguments, &runtime()?),
         Command::Operator(arguments) => operator::run(&arguments),
+        Command::Cni(arguments) => cni::run(&arguments),
+        Command::CniProcess(flags) => cni::agent::run(&flags),
         // It brings its own threads; others would be counted as its memory.
         Command::OperatorProcess(flags) => operator::program::run(&flags),
         Command::Proxies(arguments) => runtime()?.block_on(proxies::run(arguments)),

@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::OnceLock,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Map, Value, json};
@@ -48,6 +49,7 @@ pub struct Sandbox {
 pub struct Runtime {
     folders: Vec<PathBuf>,
     results: BTreeMap<(String, String, String), Value>,
+    spent: Vec<Duration>,
 }
 
 /// What did not work.
@@ -193,6 +195,7 @@ impl Runtime {
         Ok(Self {
             folders,
             results: BTreeMap::new(),
+            spent: Vec::new(),
         })
     }
 
@@ -204,16 +207,24 @@ impl Runtime {
         sandbox: &Sandbox,
     ) -> Result<Value, Error> {
         let mut result = Value::Null;
+        self.spent.clear();
         for plugin in &network.plugins {
+            let begun = Instant::now();
             let mut config = network.config(plugin, Some(sandbox));
             if !result.is_null() {
                 config.insert("prevResult".to_owned(), result);
             }
             let said = self.call(node, "ADD", config, Some(sandbox))?;
             result = said;
+            self.spent.push(begun.elapsed());
         }
         self.results.insert(sandbox.key(network), result.clone());
         Ok(result)
+    }
+
+    /// What each plugin took of the last ADD.
+    pub fn spent(&self) -> &[Duration] {
+        &self.spent
     }
 
     /// CHECK: each plugin in turn, with the result that was kept.
