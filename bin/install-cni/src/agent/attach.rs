@@ -260,7 +260,10 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
                     let waited = self.patience.add;
                     let why = failure.map_or_else(
                         || "the agent has not looked at all pods of the node yet".to_owned(),
-                        |(step, cause)| format!("{step}: {}", cause.message),
+                        |(step, cause)| {
+                            let (attempt, remedy) = (step.attempt(), step.remedy());
+                            format!("{attempt}: {}; {remedy}", cause.message)
+                        },
                     );
                     return Err(again(format!(
                         "pod {name} is not in the mesh after {waited:?}: {why}"

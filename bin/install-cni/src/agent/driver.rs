@@ -14,7 +14,7 @@ use mesh_kube::{
 use mesh_runtime::error::chain;
 use parking_lot::Mutex;
 use tokio::{
-    sync::watch as news,
+    sync::{Mutex as AsyncMutex, watch as news},
     time::{Instant, sleep, timeout},
 };
 
@@ -73,10 +73,12 @@ pub(super) struct Shared<K, Z> {
     pub(super) queue: Queue<PodUid>,
     pub(super) metrics: metrics::Metrics,
     notes: Notes,
-    statuses: Writer,
+    pub(super) statuses: Writer,
     pub(super) stage: news::Sender<Stage>,
     /// Changes of the namespaces' labels.
     pub(super) namespaces: news::Sender<u64>,
+    /// Held while the probe set is made or removed.
+    set: AsyncMutex<()>,
     /// Why the probe set cannot be used.
     trouble: Mutex<Option<String>>,
 }
@@ -144,6 +146,7 @@ impl<K: Rules + Probes, Z: Proxies> Agent<K, Z> {
             notes: Notes::new(parts.events),
             stage: news::Sender::new(Stage::Starting),
             namespaces: news::Sender::new(0),
+            set: AsyncMutex::new(()),
             trouble: Mutex::new(None),
         };
         let handle = Handle {
@@ -294,10 +297,10 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
         }
     }
 
-    /// Makes the probe set, as soon as that works.
+    /// Makes the probe set, as soon as that works, unless the mesh leaves the node.
     async fn ensure_probes(&self) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(15));
-        while let Err(error) = self.kernel.ensure().await {
+        while let Err(error) = self.ensure_probes_now().await {
             let error = chain(&error).to_string();
             tracing::error!(
                 error,
@@ -309,8 +312,26 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
         *self.trouble.lock() = None;
     }
 
+    async fn ensure_probes_now(&self) -> Result<(), <K as Probes>::Error> {
+        let _alone = self.set.lock().await;
+        if self.registry.lock().is_withdrawn() {
+            return Ok(());
+        }
+        self.kernel.ensure().await
+    }
+
+    /// Removes the probe set: the mesh leaves the node.
+    pub(super) async fn clear_probes(&self) -> Result<(), String> {
+        let _alone = self.set.lock().await;
+        let cleared = self.kernel.clear().await;
+        cleared.map_err(|error| chain(&error).to_string())
+    }
+
     /// Compares the probe set with what it should be.
     async fn audit_probes(&self) {
+        if self.registry.lock().is_withdrawn() {
+            return;
+        }
         let changes = self.registry.lock().probe_changes();
         let set = match self.kernel.list().await {
             Ok(set) => set,

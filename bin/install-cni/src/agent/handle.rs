@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use mesh_runtime::error::chain;
 use prometheus_client::registry::Registry;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -28,6 +27,12 @@ pub struct Withdrawn {
     /// Why the probe set could not be removed.
     pub probes: Option<String>,
 }
+
+/// Longest time for the removal of the probe set.
+const CLEARING: Duration = Duration::from_secs(5);
+
+/// Longest time for the annotations of pods that have left the mesh.
+const REPORTING: Duration = Duration::from_secs(2);
 
 // === impl Handle ===
 
@@ -89,17 +94,28 @@ impl<K: Rules + Probes, Z: Proxies> Handle<K, Z> {
             }
         }
         let left = shared.remaining();
-        let cleared = timeout(Duration::from_secs(5), shared.kernel.clear()).await;
-        let probes = match cleared {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(chain(&error).to_string()),
+        let probes = match timeout(CLEARING, shared.clear_probes()).await {
+            Ok(cleared) => cleared.err(),
             Err(_elapsed) => Some("the kernel does not answer".to_owned()),
         };
+        // A report is worth a moment, and no more: the rights to write it may be gone already.
+        let reported = shared.reported();
+        let _in_time = timeout(REPORTING.min(within), reported).await.is_ok();
         Withdrawn { left, probes }
     }
 }
 
 impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
+    /// Waits until the annotations say what is.
+    async fn reported(&self) {
+        for uid in self.everybody() {
+            let Some(mut progress) = self.registry.lock().follow(&uid) else {
+                continue;
+            };
+            while self.statuses.is_due(&uid) && progress.changed().await.is_ok() {}
+        }
+    }
+
     /// The pods that have not left the mesh.
     fn remaining(&self) -> Vec<String> {
         let registry = self.registry.lock();

@@ -95,12 +95,22 @@ impl Notes {
 
 impl Step {
     /// What could not be done, in words.
-    fn attempt(self) -> &'static str {
+    pub(crate) fn attempt(self) -> &'static str {
         match self {
             Self::Namespace => "cannot find the pod's network namespace",
             Self::Rules => "cannot program the pod's redirection rules",
             Self::Ztunnel => "ztunnel does not confirm the pod",
             Self::Probes => "cannot let the node's probes reach the pod",
+        }
+    }
+
+    /// Where to look for what helps.
+    pub(crate) fn remedy(self) -> &'static str {
+        match self {
+            Self::Ztunnel => "see whether the ztunnel pod of this node is ready",
+            Self::Namespace | Self::Rules | Self::Probes => {
+                "see the log of the CNI agent of this node"
+            }
         }
     }
 }

@@ -14,7 +14,9 @@ use mesh_net::netns::NetNsId;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    machine::{Action, Cause, Desired, Enrolment, Introduction, Machine, Notice, Outcome, Strip},
+    machine::{
+        Action, Cause, Desired, Enrolment, Introduction, Machine, Notice, Outcome, Step, Strip,
+    },
     netns::{Located, sandbox::Sandbox},
     pods::{Concerned, Index, Pod, Reason, Verdict, annotations::Shown},
 };
@@ -104,7 +106,7 @@ pub(crate) enum Found {
 pub(crate) enum Progress {
     Enrolled,
     /// Not yet, and why not, if something is wrong.
-    Entering(Option<(&'static str, Cause)>),
+    Entering(Option<(Step, Cause)>),
     /// It does not belong in the mesh any more.
     Left,
 }
@@ -224,6 +226,11 @@ impl Registry {
         self.refresh(all)
     }
 
+    /// Whether the mesh leaves the node.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.withdrawn
+    }
+
     /// Decides again about these pods. Says who has to be looked at for it.
     fn refresh(&mut self, concerned: Concerned) -> Concerned {
         let mut woken = Concerned::new();
@@ -320,7 +327,7 @@ impl Registry {
             return Progress::Enrolled;
         }
         let failure = entry.machine.failure();
-        Progress::Entering(failure.map(|f| (f.step.name(), f.cause.clone())))
+        Progress::Entering(failure.map(|f| (f.step, f.cause.clone())))
     }
 
     /// Hears of what happens to a pod.

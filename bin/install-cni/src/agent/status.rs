@@ -80,6 +80,11 @@ impl Writer {
         futures::future::join_all(writers.map(Box::pin)).await;
     }
 
+    /// Whether the pod's annotation is not what it should be.
+    pub(crate) fn is_due(&self, uid: &str) -> bool {
+        self.due(uid).is_some()
+    }
+
     async fn write(&self, uid: &PodUid) -> Done {
         let Some(due) = self.due(uid) else {
             return Done::Gone;
@@ -89,6 +94,7 @@ impl Writer {
                 tracing::debug!(pod = %name(&due.info), value = ?due.value, "annotated");
                 if let Some(entry) = self.registry.lock().entry_mut(uid) {
                     entry.shown = (due.value, version.max(entry.shown.1));
+                    entry.tell();
                 }
                 Done::Settled
             }
@@ -105,7 +111,7 @@ impl Writer {
     }
 
     /// What has to be written of a pod, if anything.
-    fn due(&self, uid: &PodUid) -> Option<Due> {
+    fn due(&self, uid: &str) -> Option<Due> {
         let registry = self.registry.lock();
         let (entry, _exists) = (registry.entry(uid)?, registry.index().pod(uid)?);
         let value = match entry.machine.report() {

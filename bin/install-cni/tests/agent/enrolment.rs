@@ -1,6 +1,9 @@
 //! Pods come into the mesh and leave it, by labels and annotations, while they run.
 
-use install_cni::agent::{Phase, Reason};
+use std::time::Duration;
+
+use install_cni::agent::{Patience, Phase, Reason};
+use kube::ResourceExt as _;
 use serde_json::json;
 
 use crate::node::{MODE, Net, Node, REDIRECTION, eventually};
@@ -270,7 +273,13 @@ async fn a_pod_that_is_deleted_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn the_mesh_leaves_a_node_without_a_trace() {
-    let (node, mut ztunnel) = Node::start().await;
+    let (mut node, mut ztunnel) = Node::start().await;
+    node.patience(Patience {
+        verify: Duration::from_millis(5),
+        ..Patience::default()
+    });
+    node.run().await;
+    node.synced(&ztunnel).await;
     node.label("demo", Some("ambient")).await;
     let mut nets = Vec::new();
     for (name, address) in [("one", "10.1.0.1"), ("two", "10.1.0.2")] {
@@ -284,5 +293,20 @@ async fn the_mesh_leaves_a_node_without_a_trace() {
         node.is_outside(uid, net, &mut ztunnel).await;
     }
     assert_eq!(node.kernel.probes().len(), 0);
-    node.shows("one", None).await;
+    let shown = node.pods().get("one").await.unwrap();
+    assert_eq!(
+        shown.annotations().get(REDIRECTION),
+        None,
+        "it is over when it says so"
+    );
+    // What is looked at from time to time brings nothing back.
+    let ensured = node.kernel.ensured();
+    node.label("demo", None).await;
+    node.label("demo", Some("ambient")).await;
+    let (late, net) = (node.pod("late", json!({})).await, Net::new("10.1.0.3"));
+    assert!(!node.add("late", &late, &net).await.unwrap().enrolled);
+    assert_eq!(
+        (node.kernel.ensured(), node.kernel.probes().len()),
+        (ensured, 0)
+    );
 }

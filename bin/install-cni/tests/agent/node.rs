@@ -77,6 +77,8 @@ struct State {
     freezes_after: Option<usize>,
     /// Rules that were compared so far.
     looks: usize,
+    /// How often the probe set was asked for.
+    ensured: usize,
     /// The namespace in which everything takes for ever.
     slow: Option<NetNsId>,
 }
@@ -478,6 +480,10 @@ impl Kernel {
         self.0.lock().writes
     }
 
+    pub(crate) fn ensured(&self) -> usize {
+        self.0.lock().ensured
+    }
+
     pub(crate) fn looks(&self) -> usize {
         self.0.lock().looks
     }
@@ -568,7 +574,7 @@ impl Probes for Kernel {
     type Error = OutOfOrder;
 
     async fn ensure(&self) -> Result<(), OutOfOrder> {
-        self.look(|_| ()).await
+        self.look(|state| state.ensured += 1).await
     }
 
     async fn list(&self) -> Result<BTreeMap<IpAddr, PodUid>, OutOfOrder> {
