@@ -118,9 +118,12 @@ const STALE_CREDENTIALS: &str = "istio-cni-kubeconfig";
 /// The same in the folder of configurations, as Istio had it before 1.24.
 const OLDER_CREDENTIALS: &str = "ZZZ-istio-cni-kubeconfig";
 
-/// What an agent has in the run directory, of ours and of Istio's. The claim goes last: until then another
+/// What the names of files begin with that an agent has in the run directory, ours or Istio's; behind it may
+/// stand what a killed process has given to a file in the making. The claim goes last: until then another
 /// agent can be told.
-const RUN_FILES: [&str; 7] = [
+const RUN_FILES: [&str; 8] = [
+    // What is being made, by its name in the library for temporary files.
+    ".tmp",
     protocol::SOCKET,
     protocol::LOG_SOCKET,
     protocol::ENROLMENT_FILE,

@@ -176,8 +176,15 @@ pub(super) fn remove(state: &State, config: &Config) -> Vec<Action> {
     draft.remove_leftovers();
     draft.remove_renamed();
     draft.remove_conf(OLDER_CREDENTIALS);
-    for name in RUN_FILES {
-        draft.remove_run(name);
+    for prefix in RUN_FILES {
+        let names = draft.state.run.iter();
+        let names: Vec<_> = names
+            .filter(|name| name.starts_with(prefix))
+            .cloned()
+            .collect();
+        for name in names.into_iter().rev() {
+            draft.push(Action::RemoveRun { name });
+        }
     }
     draft.actions
 }

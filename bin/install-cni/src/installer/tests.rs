@@ -202,6 +202,7 @@ async fn the_plugin_is_installed_and_nothing_is_left_when_it_goes() {
     );
     for name in RUN_FILES {
         node.write(&format!("run/{name}"), "");
+        node.write(&format!("run/{name}aBc123"), "half of i");
     }
     // The claim was one of them, and is nobody's now.
     agent.installer.clone().uninstall().await.unwrap();

@@ -1,5 +1,7 @@
 //! Folders of the host: whether they can be written to, and whether they are the ones that count.
 
+use std::path::{Component, Path};
+
 use super::{Finding, Folder, Host, Kind, Reason};
 
 /// Where network namespaces with a name are if the container runtime is Docker.
@@ -78,9 +80,8 @@ impl Use<'_> {
     /// its file system on, so that the shorter one has to be the end of the longer one.
     fn meant(&self, kind: Kind) -> Option<Finding> {
         let on_host = self.folder.on_host.as_deref()?;
-        let fits = ends_with(on_host, self.expected) || ends_with(self.expected, on_host);
         // Elsewhere the container runtime may be set up in any way.
-        if fits || !kind.is_value() {
+        if fits(on_host, self.expected) || !kind.is_value() {
             return None;
         }
         let message = format!(
@@ -114,12 +115,16 @@ impl Use<'_> {
     }
 }
 
-/// Whether `path` ends with the folders of `end`.
-fn ends_with(path: &str, end: &str) -> bool {
-    let end = end.trim_matches('/');
-    let path = path.trim_matches('/');
-    let before = path.strip_suffix(end);
-    before.is_some_and(|before| before.is_empty() || before.ends_with('/'))
+/// Whether the shorter of two paths is the end of the longer one. A folder called `current` is a link to any
+/// other.
+fn fits(on_host: &str, expected: &str) -> bool {
+    let found = Path::new(on_host).components().rev();
+    let wanted = Path::new(expected).components().rev();
+    let mut pairs = found.zip(wanted);
+    pairs.all(|(found, wanted)| {
+        let is_root = found == Component::RootDir || wanted == Component::RootDir;
+        is_root || found == wanted || wanted.as_os_str() == "current"
+    })
 }
 
 fn confined(host: &Host) -> Option<Finding> {

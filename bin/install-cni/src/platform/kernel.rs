@@ -80,7 +80,10 @@ fn packet_filter(kernel: &KernelFeatures) -> Option<Finding> {
 }
 
 fn ipv6(host: &Host) -> Option<Finding> {
-    let is_off = host.sysctl("net.ipv6.conf.all.disable_ipv6") == Some("1");
+    // A kernel without IPv6 has no such sysctl, though it has others.
+    let is_off = host
+        .sysctl("net.ipv6.conf.all.disable_ipv6")
+        .map_or(!host.sysctls.is_empty(), |off| off == "1");
     if !host.ipv6_wanted || !is_off {
         return None;
     }

@@ -22,6 +22,12 @@ fn mk_host() -> Host {
                 .map(|module| (module, Presence::Loadable))
                 .collect(),
         },
+        sysctls: [
+            ("net.ipv4.tcp_early_demux", "1"),
+            ("net.ipv6.conf.all.disable_ipv6", "0"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into(),
         bin_folder: folder("/host/opt/cni/bin"),
         conf_folder: folder("/host/etc/cni/net.d"),
         ipv6_wanted: true,
@@ -260,7 +266,12 @@ fn every_trouble_is_told_apart() {
             }),
             vec![],
         ),
-        (with(|h| sysctl(h, "net.ipv4.tcp_early_demux", "1")), vec![]),
+        (
+            with(|h| {
+                h.sysctls.remove("net.ipv6.conf.all.disable_ipv6");
+            }),
+            vec![Reason::Ipv6Disabled],
+        ),
         (
             with(|h| sysctl(h, "net.ipv6.conf.all.disable_ipv6", "1")),
             vec![Reason::Ipv6Disabled],
@@ -359,6 +370,21 @@ fn folders_of_another_platform_are_told_with_the_value_to_set() {
     ] {
         assert_eq!(reasons(&k3s(fits)), [], "{fits}");
     }
+    let microk8s = |bin: &str| {
+        with(|host| {
+            label(host, "microk8s.io/cluster", "true");
+            host.bin_folder.on_host = Some(bin.to_owned());
+        })
+    };
+    assert_eq!(
+        reasons(&microk8s("/var/snap/microk8s/7180/opt/cni/bin")),
+        [],
+        "a link"
+    );
+    assert_eq!(
+        reasons(&microk8s("/var/snap/x/7180/opt/cni/bin")),
+        [Reason::WrongFolder]
+    );
     assert_eq!(
         reasons(&k3s("/x/my-cni")),
         [Reason::WrongFolder],
