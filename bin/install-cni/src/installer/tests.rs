@@ -15,7 +15,8 @@ use tokio::{task::JoinHandle, time::timeout};
 
 use super::*;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+/// Longer than a repair that is held back.
+const DEADLINE: Duration = Duration::from_secs(40);
 const CALICO: &str =
     r#"{"name":"k8s-pod-network","cniVersion":"0.3.1","plugins":[{"type":"calico"}]}"#;
 const BRIDGE: &str = r#"{"cniVersion":"0.3.1","name":"b","type":"bridge"}"#;
@@ -310,7 +311,7 @@ async fn a_file_that_is_being_written_does_not_move_us() {
     assert_eq!(node.everything("net.d")["20-bridge.conf"], untouched);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn who_does_not_leave_off_is_named_and_answered_slowly() {
     let node = Node::with(&[
         (
@@ -346,6 +347,35 @@ async fn who_does_not_leave_off_is_named_and_answered_slowly() {
         agent.readiness.waiting_for(),
         [crate::readiness::tasks::INSTALLATION]
     );
+    let view = agent.until("the slow repair", |view| view.installed).await;
+    assert!(
+        view.contended && node.has_entry("05-cilium.conflist"),
+        "{view:?}"
+    );
+    // Whoever has left off is answered at once again, some time later.
+    tokio::time::sleep(pace::EVERY * 3).await;
+    agent
+        .until("peace", |view| view.installed && !view.contended)
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_is_missing_is_told_and_looked_for() {
+    let node = Node::with(&[("10-calico.conflist", CALICO)]);
+    fs::remove_dir(node.at("bin")).unwrap();
+    let agent = Agent::run(node.chained());
+    let view = agent
+        .until("a reason", |view| !view.reason.is_empty())
+        .await;
+    assert!(
+        view.reason.starts_with("install the plugin: write "),
+        "{}",
+        view.reason
+    );
+    assert!(!node.has_entry("10-calico.conflist"));
+    fs::create_dir(node.at("bin")).unwrap();
+    agent.installed().await;
+    assert!(node.has_entry("10-calico.conflist"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
