@@ -164,6 +164,7 @@ fn config(host: &Namespace, mechanism: Mechanism) -> Config {
         iptables,
         families: Families::Dual,
         probes: ProbeAddresses::default(),
+        branch_interfaces: true,
         parallel: PARALLEL,
     }
 }

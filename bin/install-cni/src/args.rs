@@ -329,6 +329,7 @@ fn rules(env: &Environment) -> Result<Rules, Error> {
     Ok(Rules {
         native_nftables: optional_switch(env, "NATIVE_NFTABLES")?,
         iptables,
+        branch_interfaces: switch(env, "AMBIENT_ENABLE_AWS_BRANCH_ENI_PROBE", true)?,
         families: Families::new(true, ipv6).unwrap_or(Families::Dual),
         dns_capture: switch(env, "AMBIENT_DNS_CAPTURE", false)?,
         probes: probes(env)?,

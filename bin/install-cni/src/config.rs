@@ -100,6 +100,8 @@ pub struct Rules {
     pub native_nftables: Option<bool>,
     /// Which of the two iptables; `None` to find out which one the node uses.
     pub iptables: Option<Variant>,
+    /// Whether probes are led back from pods with a network interface of the cloud (AWS).
+    pub branch_interfaces: bool,
     /// The families that are captured.
     pub families: Families,
     /// Whether ztunnel answers DNS, unless a pod says otherwise.

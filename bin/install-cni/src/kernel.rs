@@ -47,6 +47,10 @@ pub struct Config {
     pub families: Families,
     /// Where probes seem to come from.
     pub probes: ProbeAddresses,
+    /// Whether probes are led back from pods that have a network interface of the cloud for themselves
+    /// (security groups for pods, on AWS), where the host is set up for that;
+    /// `AMBIENT_ENABLE_AWS_BRANCH_ENI_PROBE`.
+    pub branch_interfaces: bool,
     /// How many namespaces are worked on at once, at least one. Each takes a thread while it lasts.
     pub parallel: usize,
 }
@@ -95,6 +99,8 @@ struct Inner {
     legacy: Option<Programs>,
     /// Whether there may be tables of nf_tables.
     has_nf_tables: bool,
+    /// Whether pods may have interfaces of the cloud for themselves.
+    branch_interfaces: bool,
     turns: Arc<Semaphore>,
     /// Held while the host's rules and sets are changed.
     host_turn: Mutex<()>,

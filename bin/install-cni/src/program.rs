@@ -187,6 +187,7 @@ pub(crate) async fn find_kernel(config: &Config) -> Result<Kernel, Error> {
         iptables: config.rules.iptables,
         families: config.rules.families,
         probes: config.rules.probes,
+        branch_interfaces: config.rules.branch_interfaces,
         parallel: PARALLEL,
     };
     Ok(Kernel::detect(&wanted).await?)

@@ -8,6 +8,7 @@
     reason = "descriptors that the kernel hands over, and ioctls, have no safe wrapper"
 )]
 
+pub mod branch;
 pub mod command;
 pub mod copy;
 pub mod folder;

@@ -97,7 +97,7 @@ pub enum Error {
 }
 
 /// A conversation with the kernel about the namespace it was opened in.
-struct Netlink(Socket);
+pub(crate) struct Netlink(Socket);
 
 // === impl PolicyRoute ===
 
@@ -267,14 +267,14 @@ impl Family {
         }
     }
 
-    fn address_family(self) -> AddressFamily {
+    pub(crate) fn address_family(self) -> AddressFamily {
         match self {
             Self::V4 => AddressFamily::Inet,
             Self::V6 => AddressFamily::Inet6,
         }
     }
 
-    fn refused(self, operation: &'static str, source: io::Error) -> Error {
+    pub(crate) fn refused(self, operation: &'static str, source: io::Error) -> Error {
         Error::Refused {
             operation,
             family: self,
@@ -286,7 +286,7 @@ impl Family {
 // === impl Netlink ===
 
 impl Netlink {
-    fn open() -> Result<Self, Error> {
+    pub(crate) fn open() -> Result<Self, Error> {
         let domain = Domain::from(libc::AF_NETLINK);
         let protocol = Protocol::from(libc::NETLINK_ROUTE);
         let socket = Socket::new(domain, Type::RAW, Some(protocol)).map_err(Error::Netlink)?;
@@ -297,7 +297,11 @@ impl Netlink {
     }
 
     /// Sends one request and returns the kernel's verdict; the outer error is one of the conversation.
-    fn ask(&mut self, request: RouteNetlinkMessage, flags: u16) -> Result<io::Result<()>, Error> {
+    pub(crate) fn ask(
+        &mut self,
+        request: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<io::Result<()>, Error> {
         let bytes = self.send(request, NLM_F_ACK | flags)?;
         // An answer repeats the request behind the verdict.
         let mut answer = vec![0; bytes + 4096];
@@ -311,7 +315,7 @@ impl Netlink {
     }
 
     /// Has every message seen with which the kernel answers a request to list something.
-    fn list(
+    pub(crate) fn list(
         &mut self,
         request: RouteNetlinkMessage,
         mut see: impl FnMut(RouteNetlinkMessage),
@@ -360,7 +364,7 @@ fn as_result(code: Option<NonZeroI32>) -> io::Result<()> {
 }
 
 /// No such rule, no such route, or no such family.
-fn is_absent(error: &io::Error) -> bool {
+pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::ENOENT | libc::ESRCH | libc::EAFNOSUPPORT | libc::EOPNOTSUPP)
@@ -368,6 +372,11 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 fn loopback_index() -> Result<u32, Error> {
+    interface_index("lo")
+}
+
+/// The number of an interface of the calling thread's namespace.
+pub(crate) fn interface_index(name: &str) -> Result<u32, Error> {
     let socket = Socket::new(Domain::UNIX, Type::DGRAM, None).map_err(Error::Netlink)?;
-    rustix::net::netdevice::name_to_index(&socket, "lo").map_err(|e| Error::Netlink(e.into()))
+    rustix::net::netdevice::name_to_index(&socket, name).map_err(|e| Error::Netlink(e.into()))
 }

@@ -1,12 +1,15 @@
 //! Which mechanism a node has.
 
-use std::sync::Arc;
+use std::{fs, sync::Arc};
 
 use mesh_net::nfnetlink::Socket;
 use mesh_redirect::{Families, Family, Options, in_pod, on_host};
 use tokio::sync::{Mutex, Semaphore};
 
 use super::{Config, Error, Inner, Mechanism, Programs, Variant, blocking, nftables};
+
+/// What Amazon's CNI plugin has switched off where pods may have interfaces of the cloud.
+const EARLY_DEMULTIPLEXING: &str = "/proc/sys/net/ipv4/tcp_early_demux";
 
 /// What was found to work.
 struct Choice {
@@ -28,7 +31,12 @@ pub(super) async fn detect(config: &Config) -> Result<Inner, Error> {
     };
     let choice = choose(config, &installed).await?;
     let host = config.host.clone();
-    let has_nf_tables = blocking(move || Ok(answers(&host))).await?;
+    let (has_nf_tables, may_branch) = blocking(move || {
+        let early = host.run(|| fs::read_to_string(EARLY_DEMULTIPLEXING))?;
+        let off = early.is_ok_and(|value| value.starts_with('0'));
+        Ok((answers(&host), off))
+    })
+    .await?;
     Ok(Inner {
         mechanism: choice.mechanism,
         families: choice.families,
@@ -38,6 +46,7 @@ pub(super) async fn detect(config: &Config) -> Result<Inner, Error> {
         programs: choice.programs,
         legacy: installed.legacy,
         has_nf_tables,
+        branch_interfaces: config.branch_interfaces && may_branch,
         turns: Arc::new(Semaphore::new(config.parallel.max(1))),
         host_turn: Mutex::new(()),
     })

@@ -24,6 +24,15 @@ pub(super) struct Reading {
     pub(super) members: Members,
 }
 
+/// Whose an address is after it was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// It is no member, or no more.
+    Nobody,
+    /// It has passed to another pod, which keeps it.
+    Another,
+}
+
 // === impl Reading ===
 
 impl Reading {
@@ -157,20 +166,18 @@ pub(super) fn insert_member(netns: &NetNs, address: IpAddr, comment: &str) -> Re
 }
 
 /// Removes a member if its comment is this, in one step.
-pub(super) fn remove_member(netns: &NetNs, address: IpAddr, comment: &str) -> Result<(), Error> {
+pub(super) fn remove_member(netns: &NetNs, address: IpAddr, comment: &str) -> Result<Owner, Error> {
     let mut socket = Socket::open(netns).map_err(Error::of_listing)?;
     for _attempt in 0..ATTEMPTS {
         let listed = snapshot(&mut socket, &members::requests())?;
-        if members::decode(&listed.bytes)
-            .get(&address)
-            .map(String::as_str)
-            != Some(comment)
-        {
-            return Ok(());
+        match members::decode(&listed.bytes).get(&address) {
+            None => return Ok(Owner::Nobody),
+            Some(other) if other != comment => return Ok(Owner::Another),
+            Some(_this) => {}
         }
         let batch = members::remove(address).at_generation(listed.generation);
         match socket.commit(&batch.to_bytes()) {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(Owner::Nobody),
             Err(error) if error.is_stale() => {}
             Err(error) => return Err(Error::of_batch(&batch, error)),
         }

@@ -3,9 +3,11 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use mesh_net::{
+    branch,
     ipset::{self, Set},
     netns::NetNs,
     nfnetlink::Socket,
+    routing,
 };
 use mesh_redirect::{
     Family, Verdict,
@@ -13,7 +15,11 @@ use mesh_redirect::{
     netlink::{self, Batch, Members, members::COMMENT_LIMIT},
 };
 
-use super::{Error, Inner, Kernel, Mechanism, blocking, nftables, programs, remove_rules};
+use super::{
+    Error, Inner, Kernel, Mechanism, blocking,
+    nftables::{self, Owner},
+    programs, remove_rules,
+};
 use crate::parts::{PodUid, Probes};
 
 /// How often, and after what time, a set is destroyed again that rules used which have just been
@@ -54,24 +60,40 @@ impl Probes for Kernel {
             ensure(&self.inner).await?;
             insert(&self.inner, address, pod).await?;
         }
-        Ok(())
+        on_branches(&self.inner, move || branch::ensure(address).map(drop)).await
     }
 
     async fn remove(&self, address: IpAddr, pod: &PodUid) -> Result<(), Error> {
         let _turn = self.inner.host_turn.lock().await;
         let (inner, pod) = (self.inner.clone(), pod.clone());
-        blocking(move || match inner.mechanism {
+        let another = blocking(move || match inner.mechanism {
             Mechanism::Nftables => nftables::remove_member(&inner.host, address, &pod),
             Mechanism::Iptables(_) => remove_from_set(&inner.host, address, &pod),
-        })
-        .await
+        });
+        match another.await? {
+            Owner::Another => Ok(()),
+            Owner::Nobody => on_branches(&self.inner, move || branch::remove(address)).await,
+        }
     }
 
     async fn clear(&self) -> Result<(), Error> {
         let _turn = self.inner.host_turn.lock().await;
         remove_rules(&self.inner, &self.inner.host).await?;
-        destroy_sets(&self.inner.host).await
+        destroy_sets(&self.inner.host).await?;
+        on_branches(&self.inner, branch::clear).await
     }
+}
+
+/// Changes rules for pods with interfaces of their own, on hosts where there may be such.
+async fn on_branches(
+    inner: &Arc<Inner>,
+    change: impl FnOnce() -> Result<(), routing::Error> + Send + 'static,
+) -> Result<(), Error> {
+    if !inner.branch_interfaces {
+        return Ok(());
+    }
+    let host = inner.host.clone();
+    blocking(move || Ok(host.run(change)??)).await
 }
 
 async fn ensure(inner: &Arc<Inner>) -> Result<(), Error> {
@@ -146,14 +168,18 @@ async fn insert(inner: &Arc<Inner>, address: IpAddr, pod: &PodUid) -> Result<boo
     .await
 }
 
-fn remove_from_set(host: &NetNs, address: IpAddr, pod: &str) -> Result<(), Error> {
+fn remove_from_set(host: &NetNs, address: IpAddr, pod: &str) -> Result<Owner, Error> {
     let mut socket = open(host)?;
     let set = set_of(Family::of(address));
     let members = set.list(&mut socket)?.unwrap_or_default();
-    if members.get(&address).map(String::as_str) == Some(pod) {
-        set.remove(&mut socket, address)?;
+    match members.get(&address) {
+        None => Ok(Owner::Nobody),
+        Some(other) if other != pod => Ok(Owner::Another),
+        Some(_this) => {
+            set.remove(&mut socket, address)?;
+            Ok(Owner::Nobody)
+        }
     }
-    Ok(())
 }
 
 /// The members of the sets of iptables; none if there are no sets.

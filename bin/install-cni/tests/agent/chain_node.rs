@@ -160,6 +160,7 @@ impl ChainNode {
             iptables: None,
             families: Families::Dual,
             probes: ProbeAddresses::default(),
+            branch_interfaces: true,
             parallel: 4,
         };
         let client = self.server.admin_client().await.unwrap();

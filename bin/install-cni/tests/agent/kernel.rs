@@ -25,6 +25,7 @@ fn config(host: &Namespace) -> Config {
         iptables: None,
         families: Families::Dual,
         probes: ProbeAddresses::default(),
+        branch_interfaces: true,
         parallel: 4,
     }
 }

@@ -18,6 +18,7 @@ async fn mk_node() -> (Node<Kernel>, Namespace) {
         iptables: None,
         families: Families::Dual,
         probes: ProbeAddresses::default(),
+        branch_interfaces: true,
         parallel: 4,
     };
     let kernel = Kernel::detect(&config).await.unwrap();

@@ -240,3 +240,40 @@ async fn a_uid_that_is_no_comment_is_refused() {
         .unwrap_err();
     assert!(refused.to_string().contains("128"), "{refused}");
 }
+
+#[tokio::test]
+async fn a_pod_with_an_interface_of_the_cloud_gets_its_probes_led_back() {
+    for mechanism in MECHANISMS {
+        for early_demultiplexing in ["1", "0"] {
+            let host = mk_host().await;
+            host.ip("link add eni-a type veth peer name pod-a").unwrap();
+            host.ip_batch(
+                "link set pod-a up\nlink set eni-a up\nroute add 10.1.0.5/32 dev eni-a table 107\n\
+                 rule add iif eni-a lookup 107 pref 10\n",
+            )
+            .unwrap();
+            host.set("net.ipv4.tcp_early_demux", early_demultiplexing)
+                .unwrap();
+            let before = host.ip("rule").unwrap();
+            let kernel = kernel(&host, mechanism).await;
+            kernel.ensure().await.unwrap();
+            let pod = address("10.1.0.5");
+            let led_back = || {
+                let rules = host.ip("rule").unwrap();
+                rules.contains("to 10.1.0.5") && rules.contains("iif eni-a lookup local")
+            };
+            let wanted = early_demultiplexing == "0";
+            for of in ["a", "b"] {
+                kernel.insert(pod, &uid(of)).await.unwrap();
+                assert_eq!(led_back(), wanted, "{mechanism}");
+            }
+            Probes::remove(&kernel, pod, &uid("a")).await.unwrap();
+            assert_eq!(led_back(), wanted, "{mechanism}: it is b's now");
+            Probes::remove(&kernel, pod, &uid("b")).await.unwrap();
+            assert_eq!(host.ip("rule").unwrap(), before, "{mechanism}");
+            kernel.insert(pod, &uid("a")).await.unwrap();
+            kernel.clear().await.unwrap();
+            assert_eq!(host.ip("rule").unwrap(), before, "{mechanism}");
+        }
+    }
+}
