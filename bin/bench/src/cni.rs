@@ -152,6 +152,7 @@ async fn measure_rules(
         iptables: None,
         families: Families::Dual,
         probes: ProbeAddresses::default(),
+        branch_interfaces: true,
         parallel: 1,
     };
     let kernel = Kernel::detect(&config).await?;
