@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use mesh_redirect::Backend;
 
-use crate::{demo, mesh::Proxies, program::Program};
+use crate::{agent::Cni, demo, mesh::Proxies, program::Program};
 
 /// A small ambient mesh on one Linux host.
 #[derive(Parser)]
@@ -29,6 +29,12 @@ enum Command {
         /// The istiod to run; without one, the control plane built into this program.
         #[arg(long)]
         istiod: Option<PathBuf>,
+        /// The CNI agent to run on both nodes; without one, the agent built into this program.
+        #[arg(long)]
+        install_cni: Option<PathBuf>,
+        /// The CNI plugin that the agents install; without one, `istio-cni` beside this program.
+        #[arg(long)]
+        istio_cni: Option<PathBuf>,
         /// What redirects the pods' traffic: nftables or iptables.
         #[arg(long, default_value = "nftables")]
         backend: Backend,
@@ -41,6 +47,9 @@ enum Command {
     /// Run the node proxy, as each node of the lab does.
     #[command(hide = true)]
     NodeProxy,
+    /// Run the CNI agent, as each node of the lab does.
+    #[command(hide = true)]
+    NodeAgent,
     /// Run the control plane, as the lab does.
     #[command(hide = true)]
     ControlPlane(Box<istiod::args::Flags>),
@@ -58,21 +67,27 @@ pub fn run() -> ExitCode {
             ztunnel,
             ztunnel_node2,
             istiod,
+            install_cni,
+            istio_cni,
             backend,
             keep,
-        } => match programs(ztunnel, ztunnel_node2, istiod) {
-            Ok((istiod, proxies)) => {
-                return demo::run(&demo::Options {
-                    istiod,
-                    proxies,
-                    backend,
-                    keep,
-                });
+        } => {
+            let cni = cni(install_cni, istio_cni, backend);
+            match programs(ztunnel, ztunnel_node2, istiod).and_then(|both| Ok((both, cni?))) {
+                Ok(((istiod, proxies), cni)) => {
+                    return demo::run(&demo::Options {
+                        istiod,
+                        proxies,
+                        cni,
+                        keep,
+                    });
+                }
+                Err(error) => Err(error),
             }
-            Err(error) => Err(error),
-        },
+        }
         Command::Clean => clean(),
         Command::NodeProxy => node_proxy(),
+        Command::NodeAgent => node_agent(),
         Command::ControlPlane(flags) => control_plane(&flags),
     };
     match outcome {
@@ -102,6 +117,30 @@ fn programs(
         None => Program::built_in_istiod()?,
     };
     Ok((istiod, Proxies { node1, node2 }))
+}
+
+fn cni(agent: Option<PathBuf>, plugin: Option<PathBuf>, backend: Backend) -> anyhow::Result<Cni> {
+    let beside = || Ok::<_, std::io::Error>(std::env::current_exe()?.with_file_name("istio-cni"));
+    let plugin = plugin.map_or_else(beside, Ok)?;
+    anyhow::ensure!(
+        plugin.is_file(),
+        "there is no CNI plugin {}: build it with `cargo build -p istio-cni`, or name one with --istio-cni",
+        plugin.display()
+    );
+    let agent = agent.map_or_else(Program::built_in_agent, |path| Ok(Program::new(path)))?;
+    Ok(Cni {
+        agent,
+        plugin,
+        backend,
+    })
+}
+
+fn node_agent() -> anyhow::Result<String> {
+    let environment = mesh_runtime::environment::Environment::of_process();
+    let flags = install_cni::args::Flags::default();
+    let config = install_cni::config::Config::try_new(&flags, &environment)?;
+    install_cni::program::run(config, &[])?;
+    Ok(String::new())
 }
 
 fn node_proxy() -> anyhow::Result<String> {

@@ -1,14 +1,16 @@
 //! What tells the proxies of the cluster and signs their certificates: [istiod](Cluster) in front of an
 //! API server, or the [lab itself](Played) where a test needs a state that no cluster would come to.
 
+pub mod api;
 mod cluster;
 mod istiod;
 mod played;
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use mesh_core::workload::Workload;
 
+use self::api::Api;
 pub use self::{cluster::Cluster, istiod::Istiod, played::Played};
 
 /// The namespace of the mesh's own parts.
@@ -32,14 +34,18 @@ pub trait ControlPlane {
     /// Where proxies find it, as `https://address:port`.
     fn url(&self) -> String;
 
-    /// Takes in a node.
-    fn add_node(&self, name: &str) -> impl Future<Output = anyhow::Result<()>>;
+    /// The cluster that it controls, as far as pods and agents go.
+    fn api(&self) -> &Api;
 
-    /// Takes in the proxy of a node.
-    fn admit(&self, proxy: &ProxyPod<'_>) -> impl Future<Output = anyhow::Result<Credentials>>;
+    /// Takes in the proxy of a node; its pod is in the API server with this uid.
+    fn admit(
+        &self,
+        proxy: &ProxyPod<'_>,
+        uid: &str,
+    ) -> impl Future<Output = anyhow::Result<Credentials>>;
 
-    /// Takes in a pod and says what its uid is.
-    fn place(&self, pod: &Workload) -> impl Future<Output = anyhow::Result<Arc<str>>>;
+    /// Takes in a pod, which is in the API server.
+    fn place(&self, pod: &Workload) -> impl Future<Output = anyhow::Result<()>>;
 
     /// Takes note of whether a pod is in the mesh, which its protocol says.
     fn announce(&self, pod: &Workload) -> impl Future<Output = anyhow::Result<()>>;

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use mesh_redirect::Backend;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
+    agent::Cni,
     mesh::{Mesh, NODES, Proxies},
     program::Program,
     report::Report,
@@ -21,8 +21,8 @@ pub struct Options {
     pub istiod: Program,
     /// The programs to run as proxies.
     pub proxies: Proxies,
-    /// What redirects the pods' traffic.
-    pub backend: Backend,
+    /// What puts pods in the mesh.
+    pub cni: Cni,
     /// Whether to stay when all but the end was shown.
     pub keep: bool,
 }
@@ -90,7 +90,7 @@ async fn until_interrupted(demo: impl Future<Output = anyhow::Result<()>>) -> Re
 
 #[expect(clippy::print_stderr, reason = "the demo is for reading")]
 async fn show(options: &Options, report: &mut Report) -> anyhow::Result<()> {
-    let mut mesh = Mesh::start(&options.istiod, &options.proxies, options.backend).await?;
+    let mut mesh = Mesh::start(&options.istiod, &options.proxies, &options.cni).await?;
     match steps::all(&mut mesh, report, options).await {
         Ok(()) => steps::end(mesh, report).await,
         Err(error) => {
@@ -101,6 +101,10 @@ async fn show(options: &Options, report: &mut Report) -> anyhow::Result<()> {
             );
             for node in NODES {
                 eprintln!("\nthe log of {node}:\n{}", mesh.proxy(node)?.log());
+                eprintln!(
+                    "\nthe log of {node}'s CNI agent:\n{}",
+                    mesh.agent(node)?.log()
+                );
             }
             Err(error)
         }

@@ -10,17 +10,18 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use k8s_openapi::api::core::v1 as objects;
+use mesh_api::labels::dataplane_mode;
 use mesh_core::{
     identity::Identity,
-    workload::{PodInfo, TunnelProtocol, Workload},
+    workload::{TunnelProtocol, Workload},
 };
-use mesh_redirect::Backend;
 use tempfile::TempDir;
 use testkit_net::{Namespace, Process, Topology, eventually};
 
 use crate::{
-    agent::NodeAgent,
-    control_plane::{Cluster, ControlPlane, ProxyPod},
+    agent::{Cni, Folders, NodeAgent},
+    control_plane::{self, Cluster, ControlPlane, ProxyPod},
+    kubelet::{Kubelet, Started},
     node::{NodeProxy, PATIENCE, Start},
     program::Program,
 };
@@ -65,8 +66,11 @@ pub(crate) struct Site {
 
 #[derive(Debug)]
 struct Node {
-    proxy: NodeProxy,
+    // There is none before the agent is ready.
+    proxy: Option<NodeProxy>,
     agent: NodeAgent,
+    kubelet: Kubelet,
+    folders: Folders,
     program: Program,
     dir: PathBuf,
 }
@@ -74,7 +78,6 @@ struct Node {
 #[derive(Debug)]
 struct Pod {
     node: String,
-    uid: Arc<str>,
     workload: Workload,
     enrolled: bool,
 }
@@ -93,29 +96,19 @@ impl Site {
 
 impl Mesh<Cluster> {
     /// Builds a cluster of two nodes, each with a proxy that knows all there is to know, under this istiod.
-    pub async fn start(
-        istiod: &Program,
-        proxies: &Proxies,
-        backend: Backend,
-    ) -> anyhow::Result<Self> {
+    pub async fn start(istiod: &Program, proxies: &Proxies, cni: &Cni) -> anyhow::Result<Self> {
         let site = Site::new()?;
         let cluster = Cluster::start(&site, istiod).await?;
-        Self::build(site, cluster, proxies, backend).await
+        Self::build(site, cluster, proxies, cni).await
     }
 
-    /// Deletes a pod, and takes it from its node. What the proxies know of it is not waited for, see
-    /// [`Mesh::known`].
+    /// Ends a pod and deletes it. What the proxies know of it is not waited for, see [`Mesh::known`].
     pub async fn delete_pod(&mut self, name: &str) -> anyhow::Result<()> {
+        let pod = self.pods.remove(name).context("no such pod")?;
+        self.node_mut(&pod.node)?.kubelet.end(name).await?;
         self.control_plane
             .delete::<objects::Pod>(NAMESPACE, name)
-            .await?;
-        let pod = self.pods.remove(name).context("no such pod")?;
-        if pod.enrolled {
-            let node = self.nodes.get(&pod.node).context("no such node")?;
-            let namespace = self.topology.pod(name)?.namespace();
-            node.agent.remove(&pod.uid, namespace).await?;
-        }
-        Ok(())
+            .await
     }
 }
 
@@ -124,7 +117,7 @@ impl<C: ControlPlane> Mesh<C> {
         site: Site,
         control_plane: C,
         proxies: &Proxies,
-        backend: Backend,
+        cni: &Cni,
     ) -> anyhow::Result<Self> {
         let Site { topology, dir } = site;
         let mut mesh = Self {
@@ -136,7 +129,14 @@ impl<C: ControlPlane> Mesh<C> {
             dir,
         };
         for (name, program) in NODES.into_iter().zip([&proxies.node1, &proxies.node2]) {
-            mesh.add_node(name, program, backend).await?;
+            mesh.add_node(name, program, cni).await?;
+        }
+        for name in NODES {
+            mesh.agent_ready(name).await?;
+        }
+        for name in NODES {
+            let new = mesh.start_proxy(name).await?;
+            mesh.node_mut(name)?.proxy = Some(new);
         }
         for name in NODES {
             mesh.proxy_ready(name).await?;
@@ -144,20 +144,18 @@ impl<C: ControlPlane> Mesh<C> {
         Ok(mesh)
     }
 
-    async fn add_node(
-        &mut self,
-        name: &str,
-        program: &Program,
-        backend: Backend,
-    ) -> anyhow::Result<()> {
-        self.topology.add_node(name)?;
-        self.control_plane.add_node(name).await?;
+    async fn add_node(&mut self, name: &str, program: &Program, cni: &Cni) -> anyhow::Result<()> {
+        let network = self.topology.add_node(name)?.namespace();
+        let api = self.control_plane.api();
+        api.add_node(name).await?;
         let dir = self.dir.path().join(name);
         std::fs::create_dir(&dir)?;
-        let agent = NodeAgent::start(&agent_socket(&dir), backend)?;
+        let folders = Folders::new(network, &dir)?;
         let node = Node {
-            proxy: self.start_proxy(name, program, &dir).await?,
-            agent,
+            proxy: None,
+            kubelet: Kubelet::new(network, &folders, &dir)?,
+            agent: NodeAgent::start((name, network), cni, api, &folders).await?,
+            folders,
             program: program.clone(),
             dir,
         };
@@ -180,9 +178,19 @@ impl<C: ControlPlane> Mesh<C> {
             workload_name: name.into(),
             ..Workload::with_uid(uid)
         };
+        let uid = self.control_plane.api().place(&workload).await?;
+        self.control_plane.place(&workload).await?;
+        let started = Started {
+            namespace: NAMESPACE,
+            name,
+            uid: &uid,
+            network: pod.namespace(),
+            addresses: &workload.addresses,
+        };
+        let on = self.nodes.get_mut(node).context("no such node")?;
+        on.kubelet.start(&started).await?;
         let pod = Pod {
             node: node.to_owned(),
-            uid: self.control_plane.place(&workload).await?,
             workload,
             enrolled: false,
         };
@@ -190,41 +198,53 @@ impl<C: ControlPlane> Mesh<C> {
         Ok(())
     }
 
-    /// Brings a pod into the mesh, while its application runs.
+    /// Labels a pod as one of the mesh, while its application runs, and waits until it is.
     pub async fn enrol(&mut self, name: &str) -> anyhow::Result<()> {
-        let namespace = self.topology.pod(name)?.namespace();
-        let pod = self.pods.get_mut(name).context("no such pod")?;
-        let node = self.nodes.get(&pod.node).context("no such node")?;
-        node.agent
-            .enrol(&pod.uid, &info(&pod.workload), namespace)
-            .await
-            .with_context(|| format!("enrol {name}"))?;
-        pod.enrolled = true;
-        self.say_protocol(name, TunnelProtocol::Hbone).await
+        self.label(name, dataplane_mode::AMBIENT).await?;
+        self.joined(name).await
     }
 
-    /// Takes a pod out of the mesh, while its application runs.
+    /// Waits until a pod is in the mesh that was labelled, or whose namespace was.
+    pub async fn joined(&mut self, name: &str) -> anyhow::Result<()> {
+        self.until_enrolled(name, true).await?;
+        self.say_protocol(name, TunnelProtocol::Hbone).await?;
+        self.known_protocol(name, "HBONE").await
+    }
+
+    /// Labels a pod as one outside of the mesh, while its application runs, and waits until it is.
     pub async fn remove(&mut self, name: &str) -> anyhow::Result<()> {
-        // First nobody uses its tunnel any more, then it goes.
+        self.label(name, dataplane_mode::NONE).await?;
+        self.left(name).await
+    }
+
+    /// Waits until a pod is outside of the mesh whose label was taken away, or that of its namespace.
+    pub async fn left(&mut self, name: &str) -> anyhow::Result<()> {
         self.say_protocol(name, TunnelProtocol::None).await?;
-        let namespace = self.topology.pod(name)?.namespace();
+        self.until_enrolled(name, false).await?;
+        self.known_protocol(name, "TCP").await
+    }
+
+    async fn label(&self, name: &str, mode: &str) -> anyhow::Result<()> {
+        let pod = self.pods.get(name).context("no such pod")?;
+        self.control_plane.api().set_mode(&pod.workload, mode).await
+    }
+
+    async fn until_enrolled(&mut self, name: &str, is: bool) -> anyhow::Result<()> {
         let pod = self.pods.get_mut(name).context("no such pod")?;
-        let node = self.nodes.get(&pod.node).context("no such node")?;
-        let removed = node.agent.remove(&pod.uid, namespace).await;
-        removed.with_context(|| format!("take {name} out of the mesh"))?;
-        pod.enrolled = false;
+        let api = self.control_plane.api();
+        let waited = api.until_enrolled(&pod.workload, is).await;
+        waited.with_context(|| format!("{name} in the mesh: {is}"))?;
+        pod.enrolled = is;
         Ok(())
     }
 
     /// Starts another proxy on a node, in a pod of its own, and waits until it is ready. The one before is
     /// returned as it is, running or not.
     pub async fn renew_proxy(&mut self, node: &str) -> anyhow::Result<NodeProxy> {
-        let Node { program, dir, .. } = self.nodes.get(node).context("no such node")?;
-        let (program, dir) = (program.clone(), dir.clone());
-        let new = self.start_proxy(node, &program, &dir).await?;
-        let old = std::mem::replace(self.proxy_mut(node)?, new);
+        let new = self.start_proxy(node).await?;
+        let old = self.node_mut(node)?.proxy.replace(new);
         self.proxy_ready(node).await?;
-        Ok(old)
+        old.context("the node had no proxy")
     }
 
     /// Starts an application in a pod; it runs until the lab ends.
@@ -279,12 +299,44 @@ impl<C: ControlPlane> Mesh<C> {
 
     /// A node's proxy.
     pub fn proxy(&self, node: &str) -> anyhow::Result<&NodeProxy> {
-        Ok(&self.nodes.get(node).context("no such node")?.proxy)
+        let node = self.nodes.get(node).context("no such node")?;
+        node.proxy.as_ref().context("the node has no proxy")
     }
 
     /// A node's proxy, to send it signals.
     pub fn proxy_mut(&mut self, node: &str) -> anyhow::Result<&mut NodeProxy> {
-        Ok(&mut self.nodes.get_mut(node).context("no such node")?.proxy)
+        let proxy = self.node_mut(node)?.proxy.as_mut();
+        proxy.context("the node has no proxy")
+    }
+
+    /// A node's CNI agent.
+    pub fn agent(&self, node: &str) -> anyhow::Result<&NodeAgent> {
+        Ok(&self.nodes.get(node).context("no such node")?.agent)
+    }
+
+    /// Ends a node's CNI agent as a crash would.
+    pub async fn kill_agent(&mut self, node: &str) -> anyhow::Result<()> {
+        self.node_mut(node)?.agent.kill().await
+    }
+
+    /// Starts a node's CNI agent again, and waits until it is ready.
+    pub async fn restart_agent(&mut self, node: &str) -> anyhow::Result<()> {
+        let network = self.topology.node(node)?.namespace();
+        let node = self.nodes.get_mut(node).context("no such node")?;
+        node.agent.restart(network).await
+    }
+
+    /// Takes the CNI agents from the cluster, for good.
+    pub async fn uninstall_agents(&mut self) -> anyhow::Result<()> {
+        self.control_plane.api().delete_agents().await?;
+        for node in self.nodes.values_mut() {
+            node.agent.terminate().await?;
+        }
+        Ok(())
+    }
+
+    fn node_mut(&mut self, name: &str) -> anyhow::Result<&mut Node> {
+        self.nodes.get_mut(name).context("no such node")
     }
 
     /// The control plane.
@@ -318,10 +370,14 @@ impl<C: ControlPlane> Mesh<C> {
             .map(|(name, _)| name.clone())
             .collect();
         for pod in enrolled {
-            failures.extend(self.remove(&pod).await.err());
+            failures.extend(self.label(&pod, dataplane_mode::NONE).await.err());
+            failures.extend(self.until_enrolled(&pod, false).await.err());
         }
         for node in self.nodes.values_mut() {
-            failures.extend(node.proxy.terminate().await.err());
+            if let Some(proxy) = &mut node.proxy {
+                failures.extend(proxy.terminate().await.err());
+            }
+            failures.extend(node.agent.end().await.err());
         }
         drop(self.applications);
         drop(self.nodes);
@@ -332,12 +388,7 @@ impl<C: ControlPlane> Mesh<C> {
     }
 
     /// Starts a proxy in a new pod of its node.
-    async fn start_proxy(
-        &mut self,
-        node: &str,
-        program: &Program,
-        dir: &Path,
-    ) -> anyhow::Result<NodeProxy> {
+    async fn start_proxy(&mut self, node: &str) -> anyhow::Result<NodeProxy> {
         let earlier = self.topology.pods().iter();
         let earlier =
             earlier.filter(|pod| pod.name().starts_with("ztunnel-") && pod.node() == node);
@@ -348,21 +399,38 @@ impl<C: ControlPlane> Mesh<C> {
             name: &name,
             address: pod.address(false),
         };
+        let uid = self.control_plane.api().admit(&admitted).await?;
+        let started = Started {
+            namespace: control_plane::NAMESPACE,
+            name: &name,
+            uid: &uid,
+            network: pod.namespace(),
+            addresses: &[admitted.address],
+        };
+        let on = self.nodes.get_mut(node).context("no such node")?;
+        on.kubelet.start(&started).await?;
         let start = Start {
             node,
             pod: &name,
-            program,
+            program: &on.program,
             url: &self.control_plane.url(),
-            credentials: &self.control_plane.admit(&admitted).await?,
-            agent_socket: &agent_socket(dir),
-            dir,
+            credentials: &self.control_plane.admit(&admitted, &uid).await?,
+            agent_socket: &on.folders.ztunnel(),
+            dir: &on.dir,
         };
         NodeProxy::start(&start, pod.namespace())
     }
 
+    async fn agent_ready(&mut self, name: &str) -> anyhow::Result<()> {
+        let network = self.topology.node(name)?.namespace();
+        let node = self.nodes.get_mut(name).context("no such node")?;
+        node.agent.ready(network).await
+    }
+
     /// Waits until a node's proxy has all that it asked for.
     async fn proxy_ready(&mut self, name: &str) -> anyhow::Result<()> {
-        let Node { proxy, agent, .. } = self.nodes.get_mut(name).context("no such node")?;
+        let node = self.nodes.get_mut(name).context("no such node")?;
+        let proxy = node.proxy.as_mut().context("the node has no proxy")?;
         let pod = self.topology.pod(proxy.pod())?.namespace();
         let url = "http://127.0.0.1:15021/healthz/ready";
         let mut status = None;
@@ -380,21 +448,19 @@ impl<C: ControlPlane> Mesh<C> {
                 proxy.log()
             );
         }
-        let connected = tokio::time::timeout(PATIENCE, agent.proxy_connected()).await;
-        connected.with_context(|| format!("the agent of {name} has no ztunnel"))?
+        Ok(())
     }
 
     async fn say_protocol(&mut self, name: &str, protocol: TunnelProtocol) -> anyhow::Result<()> {
         let pod = self.pods.get_mut(name).context("no such pod")?;
         pod.workload.protocol = protocol;
-        self.control_plane.announce(&pod.workload).await?;
-        let uid = pod.workload.uid.clone();
-        let said = match protocol {
-            TunnelProtocol::Hbone => "HBONE",
-            TunnelProtocol::None => "TCP",
-        };
+        self.control_plane.announce(&pod.workload).await
+    }
+
+    async fn known_protocol(&self, name: &str, said: &str) -> anyhow::Result<()> {
+        let uid = &self.pods.get(name).context("no such pod")?.workload.uid;
         self.known(&format!("{said} for {name}"), |shown| {
-            dump::has_protocol(shown, &uid, said)
+            dump::has_protocol(shown, uid, said)
         })
         .await
     }
@@ -417,20 +483,7 @@ impl<C: ControlPlane> Mesh<C> {
     }
 }
 
-/// Where a node's agent listens for its proxy.
-fn agent_socket(dir: &Path) -> PathBuf {
-    dir.join("ztunnel.sock")
-}
-
 fn ask(from: &Namespace, url: &str) -> anyhow::Result<String> {
     let arguments = ["--silent", "--show-error", "--fail", "--max-time", "5", url];
     Ok(from.exec("curl", &arguments, "")?)
-}
-
-fn info(workload: &Workload) -> PodInfo {
-    PodInfo {
-        name: workload.name.clone(),
-        namespace: workload.namespace.clone(),
-        service_account: workload.service_account.clone(),
-    }
 }

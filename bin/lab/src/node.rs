@@ -14,6 +14,9 @@ use crate::{
 /// Longest wait for anything a proxy should do by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How often something is asked for, each time with a process.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(20);
+
 /// The proxy of one node. It is killed when dropped.
 #[derive(Debug)]
 pub struct NodeProxy {

@@ -32,6 +32,11 @@ impl Program {
         Ok(Self::new(std::env::current_exe()?).argument("control-plane"))
     }
 
+    /// The CNI agent built into the running program, which must be `lab` itself.
+    pub fn built_in_agent() -> io::Result<Self> {
+        Ok(Self::new(std::env::current_exe()?).argument("node-agent"))
+    }
+
     /// An istiod.
     pub fn istiod(path: impl Into<PathBuf>) -> Self {
         Self::new(path).argument("discovery")

@@ -14,9 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mesh_net::netns::NetNs;
 use serde_json::{Map, Value, json};
-
-use crate::Namespace;
 
 /// Where distributions put the plugins of the CNI project.
 const STANDARD: [&str; 3] = ["/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin"];
@@ -71,7 +70,7 @@ pub enum Error {
     },
     /// The node's namespace cannot be entered.
     #[error("enter the node")]
-    Enter(#[source] crate::namespace::Error),
+    Enter(#[source] mesh_net::netns::Error),
     /// A plugin answered with an error object.
     #[error("CNI plugin `{plugin}` failed ({command}): {message}; {details}")]
     Failed {
@@ -202,7 +201,7 @@ impl Runtime {
     /// ADD: each plugin in turn. After a failure the caller calls [`Runtime::delete`], as runtimes do.
     pub fn add(
         &mut self,
-        node: &Namespace,
+        node: &impl AsRef<NetNs>,
         network: &Network,
         sandbox: &Sandbox,
     ) -> Result<Value, Error> {
@@ -230,7 +229,7 @@ impl Runtime {
     /// CHECK: each plugin in turn, with the result that was kept.
     pub fn check(
         &self,
-        node: &Namespace,
+        node: &impl AsRef<NetNs>,
         network: &Network,
         sandbox: &Sandbox,
     ) -> Result<(), Error> {
@@ -244,7 +243,7 @@ impl Runtime {
     /// DEL: each plugin, the last one first.
     pub fn delete(
         &mut self,
-        node: &Namespace,
+        node: &impl AsRef<NetNs>,
         network: &Network,
         sandbox: &Sandbox,
     ) -> Result<(), Error> {
@@ -257,7 +256,7 @@ impl Runtime {
     }
 
     /// GC: each plugin is told what is left of the network, which is what was added and not deleted.
-    pub fn collect(&self, node: &Namespace, network: &Network) -> Result<(), Error> {
+    pub fn collect(&self, node: &impl AsRef<NetNs>, network: &Network) -> Result<(), Error> {
         let of_network = self.results.keys().filter(|key| key.0 == network.name);
         let valid: Vec<_> = of_network
             .map(|(_, container, interface)| json!({"containerID": container, "ifname": interface}))
@@ -271,7 +270,7 @@ impl Runtime {
     }
 
     /// STATUS: each plugin in turn.
-    pub fn status(&self, node: &Namespace, network: &Network) -> Result<(), Error> {
+    pub fn status(&self, node: &impl AsRef<NetNs>, network: &Network) -> Result<(), Error> {
         for plugin in &network.plugins {
             self.call(node, "STATUS", network.config(plugin, None), None)?;
         }
@@ -299,7 +298,7 @@ impl Runtime {
     /// Runs one plugin to its end.
     fn call(
         &self,
-        node: &Namespace,
+        node: &impl AsRef<NetNs>,
         command: &'static str,
         config: Map<String, Value>,
         sandbox: Option<&Sandbox>,
@@ -334,7 +333,8 @@ impl Runtime {
         }
         let input = Value::Object(config).to_string();
         let output = node
-            .enter(|| feed(&mut process, input.as_bytes()))
+            .as_ref()
+            .run(|| feed(&mut process, input.as_bytes()))
             .map_err(Error::Enter)?
             .map_err(start)?;
         read(plugin, command, &output)

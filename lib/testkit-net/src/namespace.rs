@@ -170,6 +170,12 @@ impl Namespace {
     }
 }
 
+impl AsRef<NetNs> for Namespace {
+    fn as_ref(&self) -> &NetNs {
+        &self.handle
+    }
+}
+
 impl Drop for Namespace {
     #[expect(
         clippy::print_stderr,

@@ -4,7 +4,6 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::{Context as _, anyhow, bail};
@@ -15,16 +14,16 @@ use testkit_net::Process;
 use tokio::time::{sleep, timeout};
 
 use super::NAMESPACE;
-use crate::{node::PATIENCE, program::Program};
+use crate::{
+    node::{INTERVAL, PATIENCE},
+    program::Program,
+};
 
 /// Readiness and debug views, for those in the fabric's namespace.
 const HTTP: &str = "127.0.0.1:8080";
 
 /// Metrics, likewise.
 const MONITORING: &str = "127.0.0.1:15014";
-
-/// How often readiness is asked for, each time with a process.
-const INTERVAL: Duration = Duration::from_millis(20);
 
 /// istiod, with its own pod's name through all restarts. It is killed when dropped.
 #[derive(Debug)]

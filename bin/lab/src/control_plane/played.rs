@@ -1,6 +1,11 @@
 //! The lab in the place of istiod, for what no cluster says: any state of discovery, as a test wants it.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use futures::future::BoxFuture;
@@ -23,7 +28,7 @@ use testkit_net::Namespace;
 use tokio::runtime::Runtime;
 use tonic::{Extensions, Status, metadata::MetadataMap, transport::Server};
 
-use super::{ControlPlane, Credentials, NAME, PORT, ProxyPod};
+use super::{ControlPlane, Credentials, NAME, PORT, ProxyPod, api::Api};
 
 /// Life of the roots: longer than any demo.
 const ROOT_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -37,6 +42,8 @@ pub struct Played {
     issuer: Arc<Issuer>,
     sockets: InPodSockets,
     address: SocketAddr,
+    /// For the agents; the proxies are told of the same pods by what is played.
+    api: Api,
     /// Threads of its own: with them all its connections end at once.
     serving: Option<Runtime>,
 }
@@ -55,7 +62,7 @@ struct State {
 
 impl Played {
     /// Starts on the fabric's address.
-    pub(crate) fn start(fabric: &Namespace, address: std::net::IpAddr) -> anyhow::Result<Self> {
+    pub(crate) async fn start(fabric: &Namespace, address: IpAddr) -> anyhow::Result<Self> {
         let issuer = Issuer::self_signed("cluster.local", ROOT_TTL).context("make a root")?;
         let sockets = InPodSockets {
             netns: fabric.handle().clone(),
@@ -72,6 +79,7 @@ impl Played {
             issuer: Arc::new(issuer),
             sockets,
             address: SocketAddr::new(address, PORT),
+            api: Api::start(fabric, address).await?,
             serving: None,
         };
         control_plane.serve()?;
@@ -135,11 +143,11 @@ impl ControlPlane for Played {
         format!("https://{}", self.address)
     }
 
-    async fn add_node(&self, _name: &str) -> anyhow::Result<()> {
-        Ok(())
+    fn api(&self) -> &Api {
+        &self.api
     }
 
-    async fn admit(&self, proxy: &ProxyPod<'_>) -> anyhow::Result<Credentials> {
+    async fn admit(&self, proxy: &ProxyPod<'_>, _uid: &str) -> anyhow::Result<Credentials> {
         let token = format!("lab-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let mut state = self.nodes.0.write();
         let node = proxy.node.to_owned();
@@ -148,15 +156,14 @@ impl ControlPlane for Played {
         Ok(Credentials { token, roots })
     }
 
-    async fn place(&self, pod: &Workload) -> anyhow::Result<Arc<str>> {
+    async fn place(&self, pod: &Workload) -> anyhow::Result<()> {
         let identity = pod.identity()?;
         let node = pod.node.to_string();
         let mut state = self.nodes.0.write();
         state.identities.entry(node).or_default().push(identity);
         drop(state);
         self.publish([Change::Workload(pod.clone())]);
-        // Kubernetes names pods to the agent by a UUID.
-        Ok(uuid().into())
+        Ok(())
     }
 
     async fn announce(&self, pod: &Workload) -> anyhow::Result<()> {
@@ -169,7 +176,7 @@ impl ControlPlane for Played {
     }
 
     async fn end(self) -> Vec<anyhow::Error> {
-        drop(self);
+        self.api.stop().await;
         Vec::new()
     }
 }
@@ -232,19 +239,4 @@ impl Authorizer for Nodes {
         let decision = self.decide(caller);
         Box::pin(async move { decision })
     }
-}
-
-/// Random, in the form of a version 4 UUID.
-fn uuid() -> String {
-    let random = fastrand::u128(..);
-    let hex = format!("{:032x}", random & !(0xf << 76) | (0x4 << 76));
-    let part = |range| hex.get(range).unwrap_or_default();
-    [
-        part(0..8),
-        part(8..12),
-        part(12..16),
-        part(16..20),
-        part(20..32),
-    ]
-    .join("-")
 }

@@ -16,14 +16,18 @@ use super::{
     },
 };
 use crate::{
+    agent::NodeAgent,
     control_plane::Cluster,
-    mesh::{Mesh, NAMESPACE, dump},
+    mesh::{Mesh, NAMESPACE, NODES, dump},
     node::PATIENCE,
     report::Report,
 };
 
 /// Client, a client that will be refused, server.
 const PODS: [&str; 3] = ["curl", "batch", "web"];
+
+/// A pod that comes later.
+const LATE: &str = "late";
 
 /// The service in front of `web`; no kube-proxy knows this address, only the mesh does.
 const SERVICE_ADDRESS: [u8; 4] = [10, 96, 0, 10];
@@ -71,16 +75,18 @@ pub(super) async fn all(
     options: &Options,
 ) -> anyhow::Result<()> {
     let before = before_the_mesh(mesh, report).await?;
-    enrol(mesh, report, options.backend).await?;
+    enrol(mesh, report, options.cni.backend).await?;
     through_the_mesh(mesh, report, before.throughput).await?;
     by_service(mesh, report).await?;
     by_policy(mesh, report).await?;
     restart(mesh, report).await?;
+    new_pod(mesh, report).await?;
     metrics(mesh, report)?;
     if options.keep {
         look_around(mesh, report).await?;
     }
-    leave(mesh, report, &before.kernel).await
+    leave(mesh, report, &before.kernel).await?;
+    uninstall(mesh, report).await
 }
 
 /// What was measured before anything was in the mesh.
@@ -136,9 +142,9 @@ async fn enrol(
         .label_namespace(NAMESPACE, label, Some(ambient))
         .await?;
     for pod in PODS {
-        mesh.enrol(pod).await?;
+        mesh.joined(pod).await?;
         report.show(format!(
-            "{pod}: listeners in the pod, redirection by {backend}, HBONE announced by istiod"
+            "{pod}: redirection by {backend}, listeners in the pod, HBONE announced by istiod"
         ));
     }
     let alive = mesh
@@ -397,6 +403,36 @@ async fn apply(mesh: &Mesh<Cluster>, report: &mut Report, text: &str) -> anyhow:
     mesh.control_plane().apply(text).await
 }
 
+/// The plugin brings a new pod into the mesh, and the agent keeps it there.
+async fn new_pod(mesh: &mut Mesh<Cluster>, report: &mut Report) -> anyhow::Result<()> {
+    report.step("A new pod, and a crash of the CNI agent");
+    let node = node_of(LATE);
+    mesh.add_pod(node, LATE).await?;
+    let state = kernel_state(mesh, LATE)?;
+    report.check(
+        "when the CNI plugin lets it start, the pod is in the mesh",
+        state.contains("15001"),
+        || state,
+    )?;
+    mesh.joined(LATE).await?;
+    let url = url(mesh, false)?;
+    report.show(format!("$ curl {url}     (in pod {LATE})"));
+    let (answer, wire) = captured(mesh, || curl(mesh, LATE, &url)).await?;
+    let private = answer.trim_end() == SECRET && !wire.contains(SECRET);
+    report.check("its first request is encrypted", private, || answer)?;
+    report.show(format!("the CNI agent of {node} is killed"));
+    mesh.kill_agent(node).await?;
+    let (answer, wire) = captured(mesh, || curl(mesh, LATE, &url)).await?;
+    let private = answer.trim_end() == SECRET && !wire.contains(SECRET);
+    report.check("without it, its pods stay in the mesh", private, || answer)?;
+    report.show("it is started again");
+    mesh.restart_agent(node).await?;
+    let (answer, wire) = captured(mesh, || curl(mesh, LATE, &url)).await?;
+    let private = answer.trim_end() == SECRET && !wire.contains(SECRET);
+    report.check("and when it is back", private, || answer)?;
+    mesh.delete_pod(LATE).await
+}
+
 fn metrics(mesh: &Mesh<Cluster>, report: &mut Report) -> anyhow::Result<()> {
     report.step("The metrics");
     let metrics = mesh.ask_proxy("node2", "http://127.0.0.1:15020/metrics")?;
@@ -426,7 +462,7 @@ async fn leave(
     let cluster = mesh.control_plane();
     cluster.label_namespace(NAMESPACE, label, None).await?;
     for pod in PODS {
-        mesh.remove(pod).await?;
+        mesh.left(pod).await?;
     }
     for (pod, before) in PODS.iter().zip(before) {
         let gone = || kernel_state(mesh, pod).is_ok_and(|now| now == *before);
@@ -449,6 +485,29 @@ async fn leave(
     report.check("the applications go on without the mesh", plain, || answer)
 }
 
+/// Takes the CNI agents from the cluster.
+async fn uninstall(mesh: &mut Mesh<Cluster>, report: &mut Report) -> anyhow::Result<()> {
+    report.step("The mesh leaves the nodes");
+    report.show("$ kubectl -n istio-cni delete daemonset istio-cni-node");
+    mesh.uninstall_agents().await?;
+    for node in NODES {
+        let rules = mesh.node(node)?;
+        let rules = rules.exec("nft", &["--stateless", "list", "ruleset"], "")?;
+        let left = mesh.agent(node)?.left()?;
+        report.check(
+            &format!("no rule, file or plugin is left on {node}"),
+            rules.is_empty() && left.is_empty(),
+            || {
+                format!(
+                    "{rules}\n{left:?}\n{}",
+                    mesh.agent(node).map(NodeAgent::log).unwrap_or_default()
+                )
+            },
+        )?;
+    }
+    Ok(())
+}
+
 /// Takes the lab down; the last step.
 pub(super) async fn end(mesh: Mesh<Cluster>, report: &mut Report) -> anyhow::Result<()> {
     report.step("The end");
@@ -457,6 +516,8 @@ pub(super) async fn end(mesh: Mesh<Cluster>, report: &mut Report) -> anyhow::Res
         mesh.control_plane().istiod().id(),
         mesh.proxy("node1")?.id(),
         mesh.proxy("node2")?.id(),
+        mesh.agent("node1")?.id(),
+        mesh.agent("node2")?.id(),
     ];
     let failures = mesh.stop().await;
     let texts = failures

@@ -2,10 +2,9 @@
 
 use anyhow::Context as _;
 use mesh_core::{policy::Authorization, service::Service, workload::Workload};
-use mesh_redirect::Backend;
 use mesh_xds::Change;
 
-use super::{Mesh, Proxies, Site, dump};
+use super::{Cni, Mesh, Proxies, Site, dump};
 use crate::control_plane::Played;
 
 // === impl Mesh ===
@@ -13,11 +12,11 @@ use crate::control_plane::Played;
 impl Mesh<Played> {
     /// Builds two nodes, each with a proxy that knows all there is to know, under a control plane that says
     /// what it is told to say.
-    pub async fn played(proxies: &Proxies, backend: Backend) -> anyhow::Result<Self> {
+    pub async fn played(proxies: &Proxies, cni: &Cni) -> anyhow::Result<Self> {
         let site = Site::new()?;
         let address = site.topology.fabric_address(false);
-        let played = Played::start(site.topology.fabric(), address)?;
-        Self::build(site, played, proxies, backend).await
+        let played = Played::start(site.topology.fabric(), address).await?;
+        Self::build(site, played, proxies, cni).await
     }
 
     /// Describes a pod anew; the change is published and not waited for, see [`Mesh::known`].

@@ -8,7 +8,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
-use testkit_net::{Process, eventually, leftover};
+use testkit_net::{Process, cni::built_plugin, eventually, leftover};
 
 use crate::fixture::{PATIENCE, turn};
 
@@ -54,6 +54,8 @@ fn demo(dir: &TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
     command
         .arg("demo")
+        .arg("--istio-cni")
+        .arg(built_plugin().unwrap())
         .args(arguments)
         .env("TMPDIR", dir.path())
         .current_dir(dir.path());
@@ -115,7 +117,7 @@ async fn shows_all(backend: &str) {
         .lines()
         .filter(|line| line.ends_with("  holds"))
         .count();
-    assert!(verified >= 25, "{said}");
+    assert!(verified >= 31, "{said}");
     assert!(!said.contains("FAILS"), "{said}");
     let summary = format!("{verified} of {verified} checks hold.\n");
     assert!(said.ends_with(&summary), "{said}");

@@ -7,6 +7,7 @@ use std::{
 };
 
 use lab::{
+    agent::Cni,
     control_plane::{Cluster, ControlPlane, POD_TRAFFIC, Played},
     mesh::{Mesh, NAMESPACE, NODES, Proxies},
     node::Mark,
@@ -22,6 +23,7 @@ use serde_json::Value;
 use testkit_net::{
     Capture, Namespace,
     capture::Captured,
+    cni::built_plugin,
     tcp::{Behaviour, Dial, Server},
 };
 use tokio::{
@@ -59,6 +61,15 @@ pub(crate) fn proxy() -> Program {
     Program::new(env!("CARGO_BIN_EXE_lab")).argument("node-proxy")
 }
 
+/// The agent built into `lab`, and the plugin.
+pub(crate) fn cni() -> Cni {
+    Cni {
+        agent: Program::new(env!("CARGO_BIN_EXE_lab")).argument("node-agent"),
+        plugin: built_plugin().unwrap().to_owned(),
+        backend: Backend::default(),
+    }
+}
+
 // === impl Lab ===
 
 impl Lab<Cluster> {
@@ -70,7 +81,7 @@ impl Lab<Cluster> {
             node1: proxy(),
             node2: proxy(),
         };
-        let mesh = Mesh::start(&istiod, &proxies, Backend::default()).await;
+        let mesh = Mesh::start(&istiod, &proxies, &cni()).await;
         Self {
             mesh: Some(mesh.unwrap()),
             _turn: turn,
@@ -91,7 +102,7 @@ impl Lab<Played> {
             node1: program.clone(),
             node2: program,
         };
-        let mesh = Mesh::played(&proxies, Backend::default()).await.unwrap();
+        let mesh = Mesh::played(&proxies, &cni()).await.unwrap();
         Self {
             mesh: Some(mesh),
             _turn: turn,
@@ -197,6 +208,8 @@ impl<C: ControlPlane> Drop for Lab<C> {
             for node in NODES {
                 let log = mesh.proxy(node).map(lab::node::NodeProxy::log);
                 eprintln!("the log of {node}:\n{}", log.unwrap_or_default());
+                let log = mesh.agent(node).map(lab::agent::NodeAgent::log);
+                eprintln!("the log of {node}'s agent:\n{}", log.unwrap_or_default());
             }
             eprintln!("the log of istiod:\n{}", mesh.control_plane().log());
         }

@@ -4,6 +4,7 @@
 
 mod authority;
 mod balancing;
+mod cni;
 mod control_plane;
 mod demo;
 mod fixture;

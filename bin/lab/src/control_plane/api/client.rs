@@ -18,7 +18,6 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::super::NAMESPACE;
 use crate::node::PATIENCE;
 
 /// Life of a token, in seconds: what a DaemonSet of Istio asks for.
@@ -31,7 +30,7 @@ const AUDIENCE: &str = "istio-ca";
 const KUBELET: &str = "kubelet";
 
 /// The objects of the cluster, through a client.
-pub(super) struct Objects {
+pub(crate) struct Objects {
     client: Client,
 }
 
@@ -44,7 +43,7 @@ impl fmt::Debug for Objects {
 }
 
 impl Objects {
-    pub(super) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self { client }
     }
 
@@ -69,7 +68,7 @@ impl Objects {
         Ok((api, text(&metadata["name"])))
     }
 
-    pub(super) async fn apply(&self, manager: &str, text: &str) -> anyhow::Result<()> {
+    pub(crate) async fn apply(&self, manager: &str, text: &str) -> anyhow::Result<()> {
         for document in serde_yaml_ng::Deserializer::from_str(text) {
             let object = Value::deserialize(document).context("read an object's YAML")?;
             self.put(manager, object).await?;
@@ -77,14 +76,14 @@ impl Objects {
         Ok(())
     }
 
-    pub(super) async fn put(&self, manager: &str, object: Value) -> anyhow::Result<DynamicObject> {
+    pub(crate) async fn put(&self, manager: &str, object: Value) -> anyhow::Result<DynamicObject> {
         let (api, name) = self.api_of(&object)?;
         let params = PatchParams::apply(manager);
         let applied = api.patch(&name, &params, &Patch::Apply(&object)).await;
         applied.with_context(|| format!("apply {} {name}", object["kind"]))
     }
 
-    pub(super) async fn merge<K: Resource<DynamicType = ()>>(
+    pub(crate) async fn merge<K: Resource<DynamicType = ()>>(
         &self,
         namespace: &str,
         name: &str,
@@ -97,7 +96,7 @@ impl Objects {
         Ok(())
     }
 
-    pub(super) async fn delete<K: Resource<DynamicType = ()>>(
+    pub(crate) async fn delete<K: Resource<DynamicType = ()>>(
         &self,
         namespace: &str,
         name: &str,
@@ -109,7 +108,7 @@ impl Objects {
     }
 
     /// Writes an object with its status, which the API server takes one after the other.
-    pub(super) async fn report(&self, object: &Value) -> anyhow::Result<DynamicObject> {
+    pub(crate) async fn report(&self, object: &Value) -> anyhow::Result<DynamicObject> {
         let mut spec = object.clone();
         let status = spec
             .as_object_mut()
@@ -125,9 +124,9 @@ impl Objects {
     }
 
     /// A token of a service account of the mesh, as the kubelet requests it for a pod.
-    pub(super) async fn token(
+    pub(crate) async fn token(
         &self,
-        account: &str,
+        (namespace, account): (&str, &str),
         pod: Option<&str>,
         uid: Option<String>,
     ) -> anyhow::Result<String> {
@@ -147,7 +146,7 @@ impl Objects {
             },
             ..TokenRequest::default()
         };
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let params = PostParams::default();
         let issued = accounts.create_token_request(account, &params, &request);
         let issued = issued
@@ -159,7 +158,7 @@ impl Objects {
             .token)
     }
 
-    pub(super) async fn until<K: Resource<DynamicType = ()>>(
+    pub(crate) async fn until<K: Resource<DynamicType = ()>>(
         &self,
         namespace: &str,
         name: &str,

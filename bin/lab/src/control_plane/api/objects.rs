@@ -14,6 +14,10 @@ metadata: {name: istio-system}
 apiVersion: v1
 kind: Namespace
 metadata: {name: demo}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: istio-cni}
 ";
 
 /// Who the proxies are.
@@ -28,7 +32,10 @@ pub(super) fn node(name: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+        "metadata": {"name": name, "labels": {
+            "kubernetes.io/hostname": name,
+            "kubernetes.io/os": "linux",
+        }},
         "status": {"conditions": [ready()]},
     })
 }
