@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, bail};
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1 as objects;
 use mesh_api::labels::dataplane_mode;
 use mesh_core::{
@@ -329,10 +330,8 @@ impl<C: ControlPlane> Mesh<C> {
     /// Takes the CNI agents from the cluster, for good.
     pub async fn uninstall_agents(&mut self) -> anyhow::Result<()> {
         self.control_plane.api().delete_agents().await?;
-        for node in self.nodes.values_mut() {
-            node.agent.terminate().await?;
-        }
-        Ok(())
+        let agents = self.nodes.values_mut().map(|node| node.agent.terminate());
+        try_join_all(agents).await.map(drop)
     }
 
     fn node_mut(&mut self, name: &str) -> anyhow::Result<&mut Node> {
