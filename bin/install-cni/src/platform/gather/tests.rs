@@ -1,3 +1,6 @@
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
+use testkit_kube::server::{ApiServer, Options};
 use testkit_net::namespace::Namespace;
 
 use super::*;
@@ -159,4 +162,50 @@ fn this_machine_can_be_looked_at() {
     assert!(!found.kernel.release.is_empty());
     assert!(!found.os_release.is_empty());
     assert!(found.sysctls.contains_key("net.ipv4.tcp_early_demux"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_tells_what_the_node_is() {
+    let server = ApiServer::start(Options::default()).await.unwrap();
+    let client = server.admin_client().await.unwrap();
+    let nodes: Api<Node> = Api::all(client.clone());
+    let made = json!({
+        "metadata": {
+            "name": "worker-1",
+            "labels": {"microk8s.io/cluster": "true"},
+            "annotations": {"k8s.ovn.org/l3-gateway-config": "{\"default\":{\"mode\":\"shared\"}}"},
+        },
+        "spec": {"providerID": "some://worker-1"},
+    });
+    let made = serde_json::from_value(made).unwrap();
+    nodes.create(&PostParams::default(), &made).await.unwrap();
+    let info = json!({
+        "kubeletVersion": "v1.33.2", "osImage": "Ubuntu 24.04", "containerRuntimeVersion": "containerd://2.1.0",
+        "architecture": "amd64", "bootID": "b", "kernelVersion": "6.8.0", "kubeProxyVersion": "",
+        "machineID": "m", "operatingSystem": "linux", "systemUUID": "s",
+    });
+    let images = json!([{"names": ["docker.io/calico/node:v3.28.1", "calico/node@sha256:0"]}]);
+    let status = json!({"status": {"nodeInfo": info, "images": images}});
+    let (params, status) = (PatchParams::default(), Patch::Merge(&status));
+    let patched = nodes.patch_status("worker-1", &params, &status);
+    patched.await.unwrap();
+    let facts = node(&client, "worker-1").await.unwrap();
+    assert_eq!(facts.kubelet_version, "v1.33.2");
+    assert_eq!(facts.os_image, "Ubuntu 24.04");
+    assert_eq!(facts.provider_id, "some://worker-1");
+    assert_eq!(facts.images.len(), 2);
+    let report = detect(&Host {
+        node: Some(facts),
+        calico_bpf: Some(true),
+        ..Host::default()
+    });
+    assert_eq!(report.kind, Kind::MicroK8s);
+    assert!(report.has(Reason::SharedGatewayMode) && report.has(Reason::CalicoBpf));
+    assert_eq!(node(&client, "worker-2").await, None);
+    server.stop().await;
+    assert_eq!(
+        node(&client, "worker-1").await,
+        None,
+        "the report is poorer then"
+    );
 }
