@@ -5,9 +5,11 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
+use mesh_cni::conflist::{ConfigList, Format};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 use testkit_net::wait::eventually;
@@ -597,6 +599,64 @@ async fn killed_after_any_step_the_next_agent_finishes_on_disk() {
             }
         }
     }
+}
+
+/// The first plugin that a runtime would call now. A file that goes between the listing of the folder and its
+/// reading makes it list again.
+fn first_plugin(folder: &Path) -> Result<String, String> {
+    loop {
+        let entries = fs::read_dir(folder).map_err(|error| error.to_string())?;
+        let paths = entries.flatten().map(|entry| entry.path());
+        let paths: std::collections::BTreeSet<_> =
+            paths.filter(|path| Format::of(path).is_some()).collect();
+        let Some(path) = paths.first() else {
+            return Err("there is no configuration".to_owned());
+        };
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error.to_string()),
+        };
+        let format = Format::of(path).expect("it was listed for it");
+        let list = ConfigList::parse(&bytes, format);
+        let list = list.map_err(|error| format!("{}: {error}", path.display()))?;
+        return Ok(list.plugins()[0].kind().to_owned());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_that_reads_all_the_time_always_finds_its_network() {
+    let node = Node::with(&[("10-bridge.conf", BRIDGE), ("20-calico.conflist", CALICO)]);
+    let (folder, done) = (node.at("net.d"), Arc::new(AtomicBool::new(false)));
+    let runtime = tokio::task::spawn_blocking({
+        let done = Arc::clone(&done);
+        move || {
+            let mut reads = 0;
+            while !done.load(Relaxed) {
+                assert_eq!(first_plugin(&folder).as_deref(), Ok("bridge"));
+                reads += 1;
+            }
+            reads
+        }
+    });
+    for name in ["", "10-bridge.conf", "owned"].repeat(10) {
+        let owned = (name == "owned").then_some("");
+        let forced = if owned.is_some() { "" } else { name };
+        let config = node.config(Mode::new(true, forced, owned).unwrap());
+        for with_image in [true, false] {
+            let state = act::read(&config, with_image).await.unwrap();
+            let actions = if with_image {
+                plan::install(&state, &config).actions
+            } else {
+                plan::remove(&state, &config)
+            };
+            for action in actions {
+                act::act(&config, &action).await.unwrap();
+            }
+        }
+    }
+    done.store(true, Relaxed);
+    assert!(runtime.await.unwrap() > 0);
 }
 
 #[test]
