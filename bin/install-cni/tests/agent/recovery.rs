@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use install_cni::agent::{Patience, Phase, Step};
+use install_cni::{
+    agent::{Patience, Phase, Step},
+    parts::Attach as _,
+};
+use mesh_cni::protocol::Attachment;
 use serde_json::json;
 use testkit_net::wait;
 
@@ -219,10 +223,7 @@ async fn an_agent_that_is_killed_after_any_change_leaves_a_pod_that_the_next_one
         node.kernel.freeze_after(Some(writes));
         let handle = node.handle.clone();
         let attachment = net.attachment("web", &uid);
-        let adding = tokio::spawn(async move {
-            use install_cni::parts::Attach as _;
-            handle.add(attachment).await
-        });
+        let adding = tokio::spawn(async move { handle.add(attachment).await });
         let frozen = wait::eventually("the change", DEADLINE, || node.kernel.is_frozen()).await;
         frozen.unwrap();
         node.kill().await;
@@ -280,10 +281,7 @@ async fn a_pod_that_takes_long_holds_no_other_up() {
     let (slow, stuck) = (node.pod("slow", json!({})).await, Net::new("10.1.0.1"));
     node.kernel.slow(Some(&stuck));
     let (handle, attachment) = (node.handle.clone(), stuck.attachment("slow", &slow));
-    let adding = tokio::spawn(async move {
-        use install_cni::parts::Attach as _;
-        handle.add(attachment).await
-    });
+    let adding = tokio::spawn(async move { handle.add(attachment).await });
     node.reaches(&slow, Phase::Entering(Step::Rules)).await;
     for (name, address) in [("one", "10.1.0.2"), ("two", "10.1.0.3")] {
         let (uid, net) = (node.pod(name, json!({})).await, Net::new(address));
@@ -309,4 +307,33 @@ async fn a_new_ztunnel_that_refuses_a_pod_in_the_mesh_is_noticed() {
     new.refuse(false);
     node.is_in_mesh(&uid, &net, &mut new).await;
     node.shows("web", Some("enabled")).await;
+}
+
+#[tokio::test]
+async fn a_pod_whose_namespace_is_there_without_its_file_is_not_cut_off() {
+    let (node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let link = node.proc.path().join("link");
+    std::os::unix::fs::symlink(net.namespace.path(), &link).unwrap();
+    let attachment = Attachment {
+        netns: link.to_str().unwrap().to_owned(),
+        ..net.attachment("web", &uid)
+    };
+    let note = node.note(&attachment);
+    node.handle.add(attachment).await.unwrap();
+    node.status("web", "Running", "10.1.0.1").await;
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    ztunnel.served.mark_unchanged();
+    std::fs::remove_file(link).unwrap();
+    let forgotten = wait::eventually("the note's end", DEADLINE, || !note.exists()).await;
+    forgotten.unwrap();
+    let looks = node.kernel.looks();
+    let later = || async { node.kernel.looks() };
+    eventually("more looks", later, |now| *now > looks + 2).await;
+    assert!(
+        !ztunnel.served.has_changed().unwrap(),
+        "ztunnel was told otherwise"
+    );
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
 }
