@@ -108,6 +108,9 @@ pub enum Error {
 /// is known: they are not kept from the other pods for it.
 const FIRST_PASS: Duration = Duration::from_secs(30);
 
+/// Longest time that the start waits for the probe set.
+const ENSURING: Duration = Duration::from_secs(2);
+
 /// Most actions of one pod in a row before others are looked at.
 const BURST: usize = 64;
 
@@ -170,11 +173,9 @@ impl<K: Rules + Probes, Z: Proxies> Agent<K, Z> {
         running.push(Box::pin(shared.reconcile()));
         running.push(Box::pin(shared.statuses.clone().run()));
         running.push(Box::pin(shared.lead(pods_state, namespaces_state)));
-        loop {
-            running.next().await;
-            // Each of them is for ever.
-            std::future::pending::<()>().await;
-        }
+        // Each of them is for ever.
+        while running.next().await.is_some() {}
+        std::future::pending().await
     }
 
     async fn watch_pods(&self, state: news::Sender<State>) {
@@ -210,7 +211,11 @@ fn pace() -> Pace {
 impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
     /// From the start to serving ztunnels, and what is looked at from time to time.
     async fn lead(&self, mut pods: news::Receiver<State>, mut namespaces: news::Receiver<State>) {
-        self.ensure_probes().await;
+        // Without it no pod comes in, but those that are in go on: ztunnel is not to wait for it.
+        let ensured = timeout(ENSURING, self.ensure_probes()).await;
+        if ensured.is_err() {
+            tracing::error!("going on without the set of addresses that probes may reach");
+        }
         watch::all_synced([&mut pods, &mut namespaces]).await;
         self.drop_stale_notes();
         self.audit_probes().await;
@@ -258,13 +263,12 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
     /// Gives ztunnels the list of pods, and lets pods in that are new.
     fn introduce(&self) {
         let told = self.registry.lock().introduce();
-        let (mut served, mut kept) = (0, 0);
+        let served = told
+            .iter()
+            .filter(|(.., located)| located.is_some())
+            .count();
+        let kept = told.len() - served;
         let pods = told.into_iter().map(|(uid, info, located)| {
-            *(if located.is_some() {
-                &mut served
-            } else {
-                &mut kept
-            }) += 1;
             let pod = mesh_zds::agent::Pod { uid, info };
             (pod, located.map(|located| located.netns))
         });
@@ -288,7 +292,9 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
     /// Compares what is common to all pods with what it should be, from time to time.
     async fn audit(&self) {
         loop {
-            sleep(self.patience.verify).await;
+            if self.trouble().is_none() {
+                sleep(self.patience.verify).await;
+            }
             self.ensure_probes().await;
             self.audit_probes().await;
             self.drop_stale_notes();

@@ -469,7 +469,9 @@ impl Registry {
                 wrong.insert(uid.clone());
             }
         }
-        let strange = |(_, uid): &(&IpAddr, &PodUid)| !self.entries.contains_key(*uid);
+        // One that exists and cannot be decided about is left alone.
+        let known = |uid: &PodUid| self.entries.contains_key(uid) || self.index.pod(uid).is_some();
+        let strange = |(_, uid): &(&IpAddr, &PodUid)| !known(uid);
         let strangers = set.iter().filter(strange);
         let strangers = strangers
             .map(|(address, uid)| (*address, uid.clone()))

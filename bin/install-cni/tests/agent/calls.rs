@@ -242,13 +242,17 @@ async fn the_plugin_gets_every_namespace_and_the_labels_that_matter() {
 }
 
 #[tokio::test]
-async fn a_node_whose_kernel_cannot_hold_probes_says_so() {
+async fn a_node_whose_kernel_cannot_hold_probes_says_so_and_keeps_what_it_has() {
     let mut node = Node::prepare().await;
     node.kernel.fail(true);
     node.run().await;
     let status = || async { node.handle.status() };
     let refused = eventually("trouble", status, Result::is_err).await;
     assert!(refused.unwrap_err().message.contains("out of order"));
+    // Pods that are in the mesh are not kept from ztunnel for it.
+    let ztunnel = node.ztunnel();
+    node.synced(&ztunnel).await;
+    assert!(node.handle.status().is_err());
     node.kernel.fail(false);
     eventually("no trouble", status, Result::is_ok)
         .await

@@ -210,6 +210,12 @@ fn the_probe_set_is_compared_only_with_what_did_not_change_meanwhile() {
     assert_eq!((wrong.len(), strangers), (0, vec![(address, "u9".into())]));
     let (wrong, _) = registry.probes_seen(&stolen, &changes);
     assert_eq!(wrong.len(), 1);
+    let elsewhere = json!({
+        "metadata": {"namespace": "not-known-yet"}, "status": {"podIP": "10.0.0.9"},
+    });
+    registry.apply_pod(mk_pod("u9", 5, &elsewhere));
+    let (_, strangers) = registry.probes_seen(&stolen, &changes);
+    assert_eq!(strangers, [], "that pod exists");
     assert_eq!(registry.next("u1").unwrap().action, Action::Admit(address));
 }
 
