@@ -283,6 +283,11 @@ impl Error {
         self.code() == Some(libc::ENOENT)
     }
 
+    /// Whether something of the same name is there already and is of another kind.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self.code(), Some(libc::EEXIST | libc::EBUSY))
+    }
+
     /// Whether the process may not do it: it lacks `CAP_NET_ADMIN` in that namespace.
     pub fn is_forbidden(&self) -> bool {
         self.code() == Some(libc::EPERM)

@@ -142,9 +142,11 @@ pub(super) fn remove(inner: &Inner, netns: &NetNs) -> Result<(), Error> {
 pub(super) fn trial(netns: &NetNs, rules: &RuleSet) -> Result<(), Error> {
     let mut socket = Socket::open(netns).map_err(Error::of_listing)?;
     let batch = netlink::add(rules);
-    socket
-        .commit(&batch.to_trial())
-        .map_err(|error| Error::of_batch(&batch, error))
+    match socket.commit(&batch.to_trial()) {
+        // The kernel knows it all, and something else has our names: it will be replaced.
+        Err(error) if error.is_conflict() => Ok(()),
+        result => result.map_err(|error| Error::of_batch(&batch, error)),
+    }
 }
 
 /// The members of the probe sets; none if there are no sets.

@@ -231,6 +231,23 @@ async fn members_move_with_the_mechanism_and_nothing_of_the_old_one_stays() {
 }
 
 #[tokio::test]
+async fn what_has_our_names_and_is_something_else_is_replaced() {
+    let host = Namespace::new("host").unwrap();
+    let fresh = Namespace::new("fresh").unwrap();
+    let table = "add table inet istio-ambient-nat { chain postrouting { type nat hook postrouting \
+         priority 99; }; set istio-inpod-probes-v4 { type ipv4_addr . inet_service; }; counter c {}; }";
+    host.exec("nft", &["-f", "-"], table).unwrap();
+    for namespace in [&host, &fresh] {
+        kernel(namespace, Mechanism::Nftables)
+            .await
+            .ensure()
+            .await
+            .unwrap();
+    }
+    assert_eq!(snapshot(&host), snapshot(&fresh));
+}
+
+#[tokio::test]
 async fn a_uid_that_is_no_comment_is_refused() {
     let host = Namespace::new("host").unwrap();
     let kernel = kernel(&host, Mechanism::Nftables).await;
