@@ -1,9 +1,9 @@
 //! The plugin's calls: decodes and checks each, and hands it to whoever decides.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use http::StatusCode;
-use mesh_cni::protocol::{Attachment, IstioAdd, Refusal, Valid, Verb};
+use mesh_cni::protocol::{Added, Attachment, IstioAdd, Refusal, Valid, Verb};
 use mesh_runtime::http::{Request, Response, Router, router::response, text};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -19,7 +19,7 @@ pub fn routes<A: Attach>(attach: &Arc<A>, metrics: &Metrics) -> Router {
         router.post(verb.path(), purpose(verb), move |request| {
             let (attach, metrics) = (Arc::clone(&attach), metrics.clone());
             async move {
-                let answer = answer(&*attach, verb, &request).await;
+                let answer = answer(&*attach, verb, &request, &metrics).await;
                 metrics.requested(answer.status().as_u16());
                 answer
             }
@@ -40,16 +40,28 @@ fn purpose(verb: Verb) -> &'static str {
     }
 }
 
-async fn answer<A: Attach>(attach: &A, verb: Verb, request: &Request) -> Response {
+async fn answer<A: Attach>(
+    attach: &A,
+    verb: Verb,
+    request: &Request,
+    metrics: &Metrics,
+) -> Response {
     let body = request.body();
     match verb {
-        Verb::IstioAdd => istio_add(attach, body).await,
+        Verb::IstioAdd => istio_add(attach, body, metrics).await,
         Verb::Add => {
             let pod = match read::<Attachment>(body, check::attachment) {
                 Ok(pod) => pod,
                 Err(invalid) => return malformed(&invalid),
             };
+            let start = Instant::now();
             let outcome = attach.add(pod).await;
+            let result = match &outcome {
+                Ok(Added { enrolled: true }) => "enrolled",
+                Ok(Added { enrolled: false }) => "passed",
+                Err(_refusal) => "refused",
+            };
+            metrics.added(result, start.elapsed());
             outcome.map_or_else(
                 |refusal| refused(&refusal),
                 |added| json(StatusCode::OK, &added),
@@ -72,12 +84,20 @@ async fn answer<A: Attach>(attach: &A, verb: Verb, request: &Request) -> Respons
 }
 
 /// Istio's plugin knows a status and shows the text of any but 200.
-async fn istio_add<A: Attach>(attach: &A, body: &[u8]) -> Response {
+async fn istio_add<A: Attach>(attach: &A, body: &[u8], metrics: &Metrics) -> Response {
     let pod = match read::<IstioAdd>(body, check::istio_add) {
         Ok(pod) => pod,
         Err(invalid) => return text(StatusCode::BAD_REQUEST, format!("{}\n", chain(&invalid))),
     };
-    match attach.istio_add(pod).await {
+    let start = Instant::now();
+    let outcome = attach.istio_add(pod).await;
+    let result = if outcome.is_ok() {
+        "enrolled"
+    } else {
+        "refused"
+    };
+    metrics.added(result, start.elapsed());
+    match outcome {
         Ok(()) => empty(),
         Err(refusal) => text(StatusCode::INTERNAL_SERVER_ERROR, refusal.message),
     }
