@@ -55,10 +55,7 @@ impl<K: Rules + Probes, Z: Proxies> PodFeed<K, Z> {
                     Told::Add
                 };
                 let concerned = registry.apply_pod(pod);
-                let joins = registry
-                    .entry(&uid)
-                    .is_some_and(|entry| entry.reason.is_none());
-                if joins && concerned.contains(&uid) {
+                if concerned.contains(&uid) {
                     self.0.metrics.told(told);
                 }
                 drop(registry);

@@ -310,3 +310,43 @@ async fn the_mesh_leaves_a_node_without_a_trace() {
         (ensured, 0)
     );
 }
+
+#[tokio::test]
+async fn what_the_agent_knows_is_seen_in_metrics_and_on_a_page() {
+    let (node, mut ztunnel) = Node::start().await;
+    let mut registry = prometheus_client::registry::Registry::default();
+    node.handle.register(&mut registry);
+    node.label("demo", Some("ambient")).await;
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let waits = node.pod("waits", json!({})).await;
+    node.add("web", &uid, &net).await.unwrap();
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    node.shows("web", Some("enabled")).await;
+    node.until(&uid, "its annotation", |view| {
+        view.annotation == Some("enabled")
+    })
+    .await;
+    node.reaches(&waits, Phase::Waiting).await;
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    for line in [
+        "ztunnel_connected 1",
+        "lateen_cni_pods{state=\"enrolled\"} 1",
+        "lateen_cni_pods{state=\"waiting\"} 1",
+        "lateen_cni_pods{state=\"outside\"} 0",
+        "lateen_cni_probe_addresses 1",
+        "nodeagent_reconcile_events_total{type=\"add\"} 2",
+    ] {
+        assert!(
+            text.lines().any(|other| other == line),
+            "{line} is not in\n{text}"
+        );
+    }
+    let page = serde_json::to_value(node.handle.view()).unwrap();
+    let expected = json!({
+        "namespace": "demo", "name": "web", "phase": "enrolled", "netns": net.id().ino,
+        "probes": ["10.1.0.1"], "kept": false, "annotation": "enabled",
+    });
+    assert_eq!(page["pods"][&*uid], expected);
+    assert_eq!(page["serving"], true);
+}

@@ -92,12 +92,15 @@ pub(crate) struct Ztunnel {
     pub(crate) served: watch::Receiver<BTreeMap<PodUid, NetNsId>>,
     synced: watch::Receiver<mesh_zds::proxy::Status>,
     refuses: Arc<Mutex<bool>>,
+    /// Whether it answers.
+    answers: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
 struct Notes {
     served: watch::Sender<BTreeMap<PodUid, NetNsId>>,
     refuses: Arc<Mutex<bool>>,
+    answers: watch::Receiver<bool>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -606,9 +609,11 @@ impl Ztunnel {
     fn start(socket: PathBuf, refuses: bool) -> Self {
         let (sender, served) = watch::channel(BTreeMap::new());
         let refuses = Arc::new(Mutex::new(refuses));
+        let answers = watch::Sender::new(true);
         let notes = Notes {
             served: sender,
             refuses: refuses.clone(),
+            answers: answers.subscribe(),
         };
         let mut proxy = Proxy::new(socket, notes);
         let synced = proxy.status();
@@ -617,6 +622,7 @@ impl Ztunnel {
             served,
             synced,
             refuses,
+            answers,
             task,
         }
     }
@@ -624,6 +630,11 @@ impl Ztunnel {
     /// From now on it serves no pod that is new, or does again.
     pub(crate) fn refuse(&self, refuses: bool) {
         *self.refuses.lock() = refuses;
+    }
+
+    /// From now on it takes its time, or answers again.
+    pub(crate) fn answer(&self, answers: bool) {
+        self.answers.send_replace(answers);
     }
 
     pub(crate) async fn serves(&mut self, uid: &PodUid, net: Option<&Net>) {
@@ -657,6 +668,7 @@ impl WorkloadManager for Notes {
         _pod: &PodInfo,
         netns: Arc<NetNs>,
     ) -> Result<(), NoRoom> {
+        drop(self.answers.wait_for(|answers| *answers).await);
         if *self.refuses.lock() {
             return Err(NoRoom);
         }

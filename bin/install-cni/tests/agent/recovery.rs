@@ -337,3 +337,28 @@ async fn a_pod_whose_namespace_is_there_without_its_file_is_not_cut_off() {
     );
     node.is_in_mesh(&uid, &net, &mut ztunnel).await;
 }
+
+#[tokio::test]
+async fn the_plugin_waits_for_a_ztunnel_that_takes_its_time() {
+    let (node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    ztunnel.answer(false);
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let (handle, attachment) = (node.handle.clone(), net.attachment("web", &uid));
+    let adding = tokio::spawn(async move { handle.add(attachment).await });
+    node.reaches(&uid, Phase::Entering(Step::Ztunnel)).await;
+    // A pod that does not belong in the mesh does not wait for it.
+    let none = json!({"metadata": {"labels": {MODE: "none"}}});
+    let (other, elsewhere) = (node.pod("other", none).await, Net::new("10.1.0.2"));
+    assert!(
+        !node
+            .add("other", &other, &elsewhere)
+            .await
+            .unwrap()
+            .enrolled
+    );
+    assert!(!adding.is_finished());
+    ztunnel.answer(true);
+    assert!(adding.await.unwrap().unwrap().enrolled);
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+}
