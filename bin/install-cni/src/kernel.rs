@@ -43,7 +43,8 @@ pub struct Config {
     /// The variant of iptables to use, instead of nf_tables over netlink unless `native_nftables` asks
     /// for that; `FORCE_IPTABLES_BINARY`. None: see [`Kernel::detect`].
     pub iptables: Option<Variant>,
-    /// The families of the node's probe set.
+    /// The families that are captured. The node's probe set has members of these alone; inserting another
+    /// has no effect.
     pub families: Families,
     /// Where probes seem to come from.
     pub probes: ProbeAddresses,

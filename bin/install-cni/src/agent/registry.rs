@@ -11,6 +11,7 @@ use std::{
 use mesh_core::workload::PodInfo;
 use mesh_kube::watch::ObjectKey;
 use mesh_net::netns::NetNsId;
+use mesh_redirect::Family;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -275,10 +276,13 @@ impl Registry {
                 )
             }
             Verdict::InMesh(options) => {
+                let mut addresses = self.claims.of(uid);
+                // Nothing stands between a probe and the pod where a family is not captured.
+                addresses.retain(|address| options.families.contains(Family::of(*address)));
                 let enrolment = Enrolment {
                     options,
                     info: pod.info.clone(),
-                    addresses: self.claims.of(uid),
+                    addresses,
                 };
                 (Desired::InMesh(Arc::new(enrolment)), None)
             }

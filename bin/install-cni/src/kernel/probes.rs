@@ -51,6 +51,10 @@ impl Probes for Kernel {
     }
 
     async fn insert(&self, address: IpAddr, pod: &PodUid) -> Result<(), Error> {
+        if !self.inner.probe_families.contains(Family::of(address)) {
+            // There is no set, and nothing that keeps probes from the pod.
+            return Ok(());
+        }
         if pod.len() > COMMENT_LIMIT {
             return Err(Error::Uid(pod.len()));
         }

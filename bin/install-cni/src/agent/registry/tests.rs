@@ -2,7 +2,7 @@ use mesh_cni::{
     enrolment::{Policy, Selector},
     protocol::Valid,
 };
-use mesh_redirect::Options;
+use mesh_redirect::{Families, Options};
 use serde_json::{Value, json};
 
 use super::*;
@@ -14,11 +14,15 @@ use crate::agent::{
 mod claims;
 
 fn mk_registry() -> Registry {
+    mk_registry_for(Options::default())
+}
+
+fn mk_registry_for(options: Options) -> Registry {
     let policy = Policy {
         selectors: Selector::defaults(),
         ..Policy::default()
     };
-    let index = Index::new(policy, Options::default(), "istio-system".to_owned());
+    let index = Index::new(policy, options, "istio-system".to_owned());
     let mut registry = Registry::new(index, Vec::new());
     let ambient = [("istio.io/dataplane-mode".to_owned(), "ambient".to_owned())];
     registry.apply_namespace("demo".into(), BTreeMap::from(ambient));
@@ -101,6 +105,22 @@ fn what_was_written_counts_for_more_than_what_was_seen_before_it() {
     let woken = registry.apply_pod(mk_pod("u1", 11, &shown("pending")));
     assert_eq!(registry.entry("u1").unwrap().shown, (Shown::Pending, 11));
     assert_eq!(woken.len(), 1, "somebody has overwritten it");
+}
+
+#[test]
+fn an_address_of_a_family_that_is_not_captured_is_in_no_probe_set() {
+    let both =
+        json!({"status": {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]}});
+    let captured = |families| {
+        let mut registry = mk_registry_for(Options {
+            families,
+            ..Options::default()
+        });
+        registry.apply_pod(mk_pod("u1", 5, &both));
+        addresses_of(&registry, "u1")
+    };
+    assert_eq!(captured(Families::Dual), ["10.0.0.1", "fd00::1"]);
+    assert_eq!(captured(Families::Only(Family::V4)), ["10.0.0.1"]);
 }
 
 #[test]

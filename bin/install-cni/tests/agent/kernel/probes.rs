@@ -7,11 +7,11 @@ use std::{
 };
 
 use install_cni::{
-    kernel::{Kernel, Mechanism, Variant},
+    kernel::{Config, Kernel, Mechanism, Variant},
     parts::{PodUid, Probes, Rules},
 };
 use mesh_redirect::{
-    Options,
+    Families, Family, Options,
     contract::{INBOUND_PLAINTEXT_PORT, PROBE_ADDRESS_V4, PROBE_ADDRESS_V6},
 };
 use testkit_net::{
@@ -19,7 +19,7 @@ use testkit_net::{
     tcp::{Behaviour, Dial, Server},
 };
 
-use super::{MECHANISMS, kernel, snapshot};
+use super::{MECHANISMS, config, kernel, snapshot};
 
 const APP: u16 = 8080;
 
@@ -228,6 +228,23 @@ async fn members_move_with_the_mechanism_and_nothing_of_the_old_one_stays() {
             assert_eq!(snapshot(&host), snapshot(&fresh), "{from} to {to}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_family_that_is_not_captured_has_no_probe_set() {
+    let host = Namespace::new("host").unwrap();
+    let only_v4 = Config {
+        families: Families::Only(Family::V4),
+        ..config(&host)
+    };
+    let kernel = Kernel::detect(&only_v4).await.unwrap();
+    kernel.ensure().await.unwrap();
+    for (ip, of) in [("10.0.0.1", "a"), ("fd00::1", "a")] {
+        kernel.insert(address(ip), &uid(of)).await.unwrap();
+    }
+    assert_eq!(held(&kernel).await, expected([("10.0.0.1", "a")]));
+    let rules = host.exec("nft", &["list", "ruleset"], "").unwrap();
+    assert!(!rules.contains("ip6"), "{rules}");
 }
 
 #[tokio::test]
