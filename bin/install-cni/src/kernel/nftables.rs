@@ -107,7 +107,13 @@ pub(super) fn apply(inner: &Inner, netns: &NetNs, rules: &RuleSet) -> Result<(),
             if reading.dump.compare(rules) == Verdict::Same {
                 return Batch::default();
             }
-            let mut batch = netlink::apply(rules);
+            // After a batch that removes anything, even what it has added itself, closing the socket waits
+            // until no packet is looking at that any more.
+            let mut batch = if reading.dump.has_tables() {
+                netlink::apply(rules)
+            } else {
+                netlink::add(rules)
+            };
             reading.dump.remove_leftovers(&mut batch);
             batch
         }),
@@ -159,12 +165,23 @@ pub(super) fn members(netns: &NetNs) -> Result<Members, Error> {
 /// Makes an address a member; false if there is no set.
 pub(super) fn insert_member(netns: &NetNs, address: IpAddr, comment: &str) -> Result<bool, Error> {
     let mut socket = Socket::open(netns).map_err(Error::of_listing)?;
-    let batch = members::insert(address, comment);
-    match socket.commit(&batch.to_bytes()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.is_absent() => Ok(false),
-        Err(error) => Err(Error::of_batch(&batch, error)),
+    for _attempt in 0..ATTEMPTS {
+        let listed = snapshot(&mut socket, &members::requests())?;
+        let batch = match members::decode(&listed.bytes).get(&address) {
+            Some(held) if held == comment => return Ok(true),
+            Some(_another) => members::insert(address, comment),
+            // Nothing is removed, so that closing the socket does not wait.
+            None => members::add(address, comment),
+        };
+        let batch = batch.at_generation(listed.generation);
+        match socket.commit(&batch.to_bytes()) {
+            Ok(()) => return Ok(true),
+            Err(error) if error.is_absent() => return Ok(false),
+            Err(error) if error.is_stale() => {}
+            Err(error) => return Err(Error::of_batch(&batch, error)),
+        }
     }
+    Err(Error::of_listing(nfnetlink::Error::Unsettled))
 }
 
 /// Removes a member if its comment is this, in one step.

@@ -30,6 +30,15 @@ const AT_ONCE: usize = 200;
 /// Members, each with its comment; an empty one is none.
 pub type Members = BTreeMap<IpAddr, String>;
 
+/// A batch that adds a member which is not one yet. One that is one keeps its comment: see [`insert`].
+pub fn add(address: IpAddr, comment: &str) -> Batch {
+    let mut batch = Batch::default();
+    let member = [(address, comment)];
+    let family = Family::of(address);
+    push(&mut batch, (Kind::NewElement, CREATE), family, &member);
+    batch
+}
+
 /// The batch that makes an address a member with this comment, whatever it had before. What adds a
 /// member leaves one that is there alone, comment and all: so it is removed first, and to be removable
 /// it is added before.
