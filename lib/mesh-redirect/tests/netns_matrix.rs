@@ -191,11 +191,6 @@ async fn netlink_rules_send_each_flow_where_it_belongs() {
 }
 
 #[tokio::test]
-async fn nft_rules_send_each_flow_where_it_belongs() {
-    every_flow_goes_where_it_belongs(Engine::Nft).await;
-}
-
-#[tokio::test]
 async fn iptables_nft_rules_send_each_flow_where_it_belongs() {
     every_flow_goes_where_it_belongs(Engine::IptablesNft).await;
 }
@@ -207,21 +202,24 @@ async fn iptables_legacy_rules_send_each_flow_where_it_belongs() {
 
 #[tokio::test]
 async fn family_that_is_not_captured_is_left_alone() {
-    for engine in Engine::ALL {
-        for (captured, other) in [(Family::V4, Family::V6), (Family::V6, Family::V4)] {
-            let network = Network::new();
-            let options = Options {
-                families: Families::Only(captured),
-                ..Options::default()
-            };
-            network.enrol(engine, &options);
-            network
-                .check(&format!("{engine}, captured"), captured, |row| row.default)
-                .await;
-            network
-                .check(&format!("{engine}, other family"), other, |row| row.none)
-                .await;
-        }
+    // IPv6 is left alone in all situations; see below.
+    for engine in Engine::IN_USE {
+        let network = Network::new();
+        let options = Options {
+            families: Families::Only(Family::V6),
+            ..Options::default()
+        };
+        network.enrol(engine, &options);
+        network
+            .check(&format!("{engine}, captured"), Family::V6, |row| {
+                row.default
+            })
+            .await;
+        network
+            .check(&format!("{engine}, other family"), Family::V4, |row| {
+                row.none
+            })
+            .await;
     }
 }
 
