@@ -5,6 +5,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::Path,
+    process::Command,
     sync::Arc,
     time::Duration,
 };
@@ -95,15 +96,17 @@ async fn apply(client: &Client, object: &Value) {
         .unwrap();
 }
 
-/// What the agent sees of a node whose network this is. The machine's own process 1 may not be ours to look at.
-fn root(at: &Path, network: &Namespace) {
-    for folder in ["proc/1/ns", "proc/sys/kernel/random", "var/run"] {
+/// What the agent sees of a node with this network and this pod. The machine's own process 1 may not be ours to look
+/// at, and its other namespaces are not ours to touch.
+fn root(at: &Path, network: &Namespace, pod: &Namespace) {
+    for folder in ["proc/1/ns", "proc/sys/kernel/random", "var/run/netns"] {
         fs::create_dir_all(at.join(folder)).unwrap();
     }
     fs::write(at.join("proc/sys/kernel/random/boot_id"), "this-boot\n").unwrap();
+    let of_pod = Path::new("var/run/netns").join(pod.name());
     for (from, to) in [
-        ("proc/1/ns/net", network.path().as_path()),
-        ("var/run/netns", Path::new("/var/run/netns")),
+        (Path::new("proc/1/ns/net"), network.path()),
+        (of_pod.as_path(), pod.path()),
     ] {
         std::os::unix::fs::symlink(to, at.join(from)).unwrap();
     }
@@ -128,7 +131,7 @@ impl World {
             Namespace::new("host").unwrap(),
             Namespace::new("pod").unwrap(),
         );
-        root(&dir.path().join("host"), &host);
+        root(&dir.path().join("host"), &host, &pod);
         pod.ip("link set lo up").unwrap();
         testkit_net::namespace::connect((&pod, "eth0"), (&host, "veth0")).unwrap();
         pod.ip("address add 10.9.0.7/24 dev eth0").unwrap();
@@ -184,6 +187,30 @@ impl World {
         self.dir.path().join(name).display().to_string()
     }
 
+    /// The folders of this test.
+    fn folders(&self) -> Vec<(String, String)> {
+        let folders = [
+            ("MOUNTED_CNI_NET_DIR", self.path("net")),
+            ("MOUNTED_CNI_BIN_DIR", self.path("bin")),
+            ("IMAGE_CNI_BIN_DIR", self.path("image")),
+            ("CNI_AGENT_RUN_DIR", self.path("run")),
+            ("HOST_ROOT_DIR", self.path("host")),
+            ("ZTUNNEL_UDS_ADDRESS", self.path("ztunnel.sock")),
+            ("CTRLZ_PORT", "0".to_owned()),
+        ];
+        folders.map(|(k, v)| (k.to_owned(), v)).into()
+    }
+
+    /// What the plugin says of the pod, and what it is answered.
+    async fn add(&self) -> (String, String) {
+        let attachment = json!({
+            "containerId": "c1", "interface": "eth0", "netns": self.pod.path(),
+            "podName": "web", "podNamespace": "shop", "addresses": ["10.9.0.7"],
+        });
+        let socket = self.dir.path().join("run/pluginevent.sock");
+        super::sockets::post(&socket, "/v1/add", &attachment.to_string()).await
+    }
+
     /// The environment of the manifest's container, with the folders of this test.
     fn config(&self) -> Config {
         let container = &object("DaemonSet")["spec"]["template"]["spec"]["containers"][0];
@@ -202,17 +229,7 @@ impl World {
             .iter()
             .map(|(k, v)| (k.clone(), v.as_str().unwrap().to_owned()))
             .collect();
-        let folders = [
-            ("MOUNTED_CNI_NET_DIR", self.path("net")),
-            ("MOUNTED_CNI_BIN_DIR", self.path("bin")),
-            ("IMAGE_CNI_BIN_DIR", self.path("image")),
-            ("CNI_AGENT_RUN_DIR", self.path("run")),
-            ("HOST_ROOT_DIR", self.path("host")),
-            ("ZTUNNEL_UDS_ADDRESS", self.path("ztunnel.sock")),
-            ("CTRLZ_PORT", "0".to_owned()),
-        ];
-        let folders = folders.map(|(k, v)| (k.to_owned(), v));
-        let env: Environment = data.into_iter().chain(set).chain(folders).collect();
+        let env: Environment = data.into_iter().chain(set).chain(self.folders()).collect();
         let mut config = Config::try_new(&Flags::default(), &env).unwrap();
         // No ports that others may have.
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -272,6 +289,14 @@ impl World {
     }
 }
 
+async fn ready(agent: &Running) {
+    let probes = agent.probes;
+    eventually("it is ready", async || {
+        ask(probes, "/readyz").await.0 == "200"
+    })
+    .await;
+}
+
 async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
     let waiting = async {
         while !holds().await {
@@ -319,10 +344,7 @@ async fn the_agent_does_its_work_with_the_rights_that_it_is_given() {
     let world = World::new(|_| true).await;
     let before = [state(&world.pod), state(&world.host)];
     let mut agent = world.agent().await;
-    eventually("it is ready", async || {
-        ask(agent.probes, "/readyz").await.0 == "200"
-    })
-    .await;
+    ready(&agent).await;
     assert!(
         world.chain().contains("\"type\": \"istio-cni\""),
         "{}",
@@ -331,14 +353,8 @@ async fn the_agent_does_its_work_with_the_rights_that_it_is_given() {
     assert_eq!(names(&world.dir.path().join("bin")), ["istio-cni"]);
     let enrolment = world.dir.path().join("run/enrolment.json");
     assert!(fs::read_to_string(enrolment).unwrap().contains("\"shop\""));
-    let attachment = json!({
-        "containerId": "c1", "interface": "eth0", "netns": world.pod.path(),
-        "podName": "web", "podNamespace": "shop", "addresses": ["10.9.0.7"],
-    })
-    .to_string();
     let ztunnel = world.ztunnel();
-    let socket = world.dir.path().join("run/pluginevent.sock");
-    let (status, answer) = super::sockets::post(&socket, "/v1/add", &attachment).await;
+    let (status, answer) = world.add().await;
     assert_eq!(
         (status.as_str(), answer.as_str()),
         ("200", "{\"enrolled\":true}")
@@ -379,10 +395,7 @@ async fn the_agent_does_its_work_with_the_rights_that_it_is_given() {
 
     // The end of the mesh: nothing stays.
     agent = world.agent().await;
-    eventually("it is ready", async || {
-        ask(agent.probes, "/readyz").await.0 == "200"
-    })
-    .await;
+    ready(&agent).await;
     let sets: Api<DaemonSet> = Api::namespaced(world.admin.clone(), SYSTEM);
     sets.delete("istio-cni-node", &DeleteParams::default())
         .await
@@ -427,4 +440,48 @@ async fn an_agent_that_may_see_no_pods_installs_nothing_and_says_what_it_waits_f
         assert!(told.contains(task), "{told}");
     }
     assert_eq!(world.chain(), CHAIN);
+}
+
+/// The program as a process, in the node's network, with the test's environment.
+fn uninstall(world: &World) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_install-cni"));
+    command.arg("uninstall").env_clear();
+    command.env("PATH", std::env::var("PATH").unwrap());
+    for (name, value) in world.folders() {
+        command.env(name, value);
+    }
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uninstall_removes_what_an_agent_has_left_and_nothing_under_one_that_runs() {
+    let world = World::new(|_| true).await;
+    let before = [state(&world.pod), state(&world.host)];
+    let agent = world.agent().await;
+    ready(&agent).await;
+    let ztunnel = world.ztunnel();
+    let (status, _) = world.add().await;
+    assert_eq!(status, "200");
+    let mut refused = world.host.spawn(uninstall(&world)).unwrap();
+    let status = refused.wait(DEADLINE).await.unwrap();
+    assert_eq!(status.code(), Some(1));
+    let told = refused.stderr();
+    assert!(
+        told.contains("delete the DaemonSet istio-cni-node first"),
+        "{told}"
+    );
+    assert!(world.chain().contains("istio-cni"));
+    // An end that keeps everything, and no agent that follows.
+    let mut signals = shutdown::signals().unwrap();
+    signals.quitter().quit();
+    agent.until_told(&mut signals).await.unwrap();
+    ztunnel.abort();
+    assert_ne!(state(&world.pod), before[0]);
+    let mut done = world.host.spawn(uninstall(&world)).unwrap();
+    let status = done.wait(DEADLINE).await.unwrap();
+    assert!(status.success(), "{}{}", done.stdout(), done.stderr());
+    assert_eq!([state(&world.pod), state(&world.host)], before);
+    assert!(!world.chain().contains("istio-cni"));
+    assert_eq!(names(&world.dir.path().join("bin")), [""; 0]);
+    assert_eq!(names(&world.dir.path().join("run")), [""; 0]);
 }
