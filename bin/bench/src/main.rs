@@ -1,5 +1,4 @@
-//! Benchmarks of whole parts: `bench istiod`, `bench operator`, `bench cni`, `bench cni-rules`. Run by `hack/bench`,
-//! built with optimisation.
+//! Benchmarks of whole parts, one subcommand each. Run by `hack/bench`, built with optimisation.
 //!
 //! A figure alone says little on a machine that is shared; with `--baseline PROGRAM`, an earlier build
 //! of this program, both are run in turn and the ratios are shown.
@@ -51,14 +50,11 @@ fn main() -> anyhow::Result<()> {
         Command::Operator(arguments) => operator::run(&arguments),
         Command::Cni(arguments) => cni::run(&arguments),
         Command::CniProcess(flags) => cni::agent::run(&flags),
-        // It brings its own threads; others would be counted as its memory.
         Command::OperatorProcess(flags) => operator::program::run(&flags),
         Command::Proxies(arguments) => runtime()?.block_on(proxies::run(arguments)),
     }
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
+    tokio::runtime::Runtime::new()
 }
