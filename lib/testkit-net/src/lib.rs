@@ -21,6 +21,8 @@ pub mod udp;
 pub mod wait;
 
 pub use capture::Capture;
+/// The packet filter of a [`Namespace`], as the kernel tells it.
+pub use mesh_net::nfnetlink;
 pub use namespace::Namespace;
 pub use process::Process;
 pub use topology::Topology;

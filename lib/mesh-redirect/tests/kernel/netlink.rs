@@ -2,14 +2,13 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use mesh_net::nfnetlink;
 use mesh_redirect::{
     Families, Family, Options, RuleSet, Verdict, in_pod,
     netlink::{self, Batch, Members, members},
     on_host,
     options::ProbeAddresses,
 };
-use testkit_net::Namespace;
+use testkit_net::{Namespace, nfnetlink};
 
 use crate::{
     FOREIGN_IPTABLES,

@@ -2,14 +2,16 @@
 
 use std::fmt;
 
-use mesh_net::nfnetlink::{Snapshot, Socket};
 use mesh_redirect::{
     Backend, Families, Family, Options, RuleSet, Verdict,
     backend::{Command, Listed, Program},
     iptables,
     netlink::{self, Dump},
 };
-use testkit_net::Namespace;
+use testkit_net::{
+    Namespace,
+    nfnetlink::{Snapshot, Socket},
+};
 
 /// A backend with the variant of its programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
