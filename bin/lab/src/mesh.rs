@@ -179,8 +179,8 @@ impl<C: ControlPlane> Mesh<C> {
             workload_name: name.into(),
             ..Workload::with_uid(uid)
         };
-        let uid = self.control_plane.api().place(&workload).await?;
-        self.control_plane.place(&workload).await?;
+        let api = self.control_plane.api();
+        let uid = api.place(&workload).await?;
         let started = Started {
             namespace: NAMESPACE,
             name,
@@ -190,6 +190,8 @@ impl<C: ControlPlane> Mesh<C> {
         };
         let on = self.nodes.get_mut(node).context("no such node")?;
         on.kubelet.start(&started).await?;
+        api.runs(&workload).await?;
+        self.control_plane.place(&workload).await?;
         let pod = Pod {
             node: node.to_owned(),
             workload,
@@ -398,7 +400,8 @@ impl<C: ControlPlane> Mesh<C> {
             name: &name,
             address: pod.address(false),
         };
-        let uid = self.control_plane.api().admit(&admitted).await?;
+        let api = self.control_plane.api();
+        let uid = api.admit(&admitted).await?;
         let started = Started {
             namespace: control_plane::NAMESPACE,
             name: &name,
@@ -408,6 +411,7 @@ impl<C: ControlPlane> Mesh<C> {
         };
         let on = self.nodes.get_mut(node).context("no such node")?;
         on.kubelet.start(&started).await?;
+        api.proxy_runs(&admitted).await?;
         let start = Start {
             node,
             pod: &name,

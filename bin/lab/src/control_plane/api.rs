@@ -5,10 +5,7 @@
 mod client;
 mod objects;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context as _;
 use k8s_openapi::api::{
@@ -115,15 +112,21 @@ impl Api {
 
     /// Takes in a node.
     pub(crate) async fn add_node(&self, name: &str) -> anyhow::Result<()> {
-        self.objects.report(&objects::node(name)).await?;
-        Ok(())
+        let node = objects::node(name);
+        self.objects.create(&node).await?;
+        self.objects.report(&node).await
     }
 
-    /// Takes in the pod of a proxy, and says what its uid is.
-    pub(crate) async fn admit(&self, proxy: &ProxyPod<'_>) -> anyhow::Result<Arc<str>> {
-        let pod = self.objects.report(&objects::proxy(proxy)).await?;
+    /// Takes in the pod of a proxy that is to start, and says what its uid is.
+    pub(crate) async fn admit(&self, proxy: &ProxyPod<'_>) -> anyhow::Result<String> {
+        let pod = self.objects.create(&objects::proxy(proxy)).await?;
         let uid = pod.metadata.uid;
-        Ok(uid.context("the API server gave the pod no uid")?.into())
+        uid.context("the API server gave the pod no uid")
+    }
+
+    /// A proxy's pod runs.
+    pub(crate) async fn proxy_runs(&self, proxy: &ProxyPod<'_>) -> anyhow::Result<()> {
+        self.objects.report(&objects::proxy(proxy)).await
     }
 
     /// A token of the proxies' account, for one of them.
@@ -133,12 +136,17 @@ impl Api {
         self.objects.token(account, Some(pod), uid).await
     }
 
-    /// Takes in a pod, and says what its uid is.
-    pub(crate) async fn place(&self, pod: &Workload) -> anyhow::Result<Arc<str>> {
+    /// Takes in a pod that is to start, and says what its uid is.
+    pub(crate) async fn place(&self, pod: &Workload) -> anyhow::Result<String> {
         self.objects.put(USER, objects::account(pod)).await?;
-        let pod = self.objects.report(&objects::pod(pod)).await?;
+        let pod = self.objects.create(&objects::pod(pod)).await?;
         let uid = pod.metadata.uid;
-        Ok(uid.context("the API server gave the pod no uid")?.into())
+        uid.context("the API server gave the pod no uid")
+    }
+
+    /// A pod runs, and has its addresses.
+    pub(crate) async fn runs(&self, pod: &Workload) -> anyhow::Result<()> {
+        self.objects.report(&objects::pod(pod)).await
     }
 
     /// Labels a pod as one of the mesh, or as one outside of it, whatever its namespace.

@@ -107,20 +107,24 @@ impl Objects {
         Ok(())
     }
 
-    /// Writes an object with its status, which the API server takes one after the other.
-    pub(crate) async fn report(&self, object: &Value) -> anyhow::Result<DynamicObject> {
+    /// Writes an object without its status.
+    pub(crate) async fn create(&self, object: &Value) -> anyhow::Result<DynamicObject> {
         let mut spec = object.clone();
-        let status = spec
-            .as_object_mut()
-            .and_then(|object| object.remove("status"));
-        let written = self.put(KUBELET, spec).await?;
+        if let Some(fields) = spec.as_object_mut() {
+            fields.remove("status");
+        }
+        self.put(KUBELET, spec).await
+    }
+
+    /// Writes the status of an object.
+    pub(crate) async fn report(&self, object: &Value) -> anyhow::Result<()> {
         let (api, name) = self.api_of(object)?;
-        let patch = Patch::Merge(json!({"status": status}));
+        let patch = Patch::Merge(json!({"status": object["status"]}));
         let reported = api
             .patch_status(&name, &PatchParams::default(), &patch)
             .await;
         reported.with_context(|| format!("report on {} {name}", object["kind"]))?;
-        Ok(written)
+        Ok(())
     }
 
     /// A token of a service account of the mesh, as the kubelet requests it for a pod.
