@@ -35,8 +35,9 @@ pub const MAX_LEN: usize = 64 << 10;
 const DIGITS: usize = 32;
 const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
 
-/// The pod and the container of a process; none if it is of no pod.
-pub fn membership(text: &str) -> Result<Option<Membership>, Error> {
+/// The pod and the container of a process; none if it is of no pod. `node` is what is read of the node's first
+/// process: where that is in a pod itself, as the node of a cluster in a cluster is, that pod is not one of ours.
+pub fn membership(text: &str, node: &str) -> Result<Option<Membership>, Error> {
     if text.len() > MAX_LEN {
         return Err(Error::TooLong);
     }
@@ -46,7 +47,9 @@ pub fn membership(text: &str) -> Result<Option<Membership>, Error> {
             .splitn(3, ':')
             .nth(2)
             .ok_or(Error::Malformed(index + 1))?;
-        let Some(here) = in_path(path) else {
+        let hierarchy = line.strip_suffix(path).unwrap_or(line);
+        let first = node.lines().find_map(|line| line.strip_prefix(hierarchy));
+        let Some(here) = in_path(path, first.unwrap_or_default()) else {
             continue;
         };
         match &found {
@@ -60,13 +63,13 @@ pub fn membership(text: &str) -> Result<Option<Membership>, Error> {
     Ok(found)
 }
 
-/// The innermost pod of a path. (A cluster in a pod has pods of its own below it.)
-fn in_path(path: &str) -> Option<Membership> {
-    let segments: Vec<&str> = path
-        .split('/')
-        .filter(|segment| !segment.is_empty())
-        .collect();
-    let mut pods = segments.iter().enumerate().rev();
+/// The outermost pod of a path, below what it shares with the node's. Below its own control group a container may
+/// be free to make others, by whatever names: also by that of another pod.
+fn in_path(path: &str, node: &str) -> Option<Membership> {
+    let segments: Vec<&str> = segments(path).collect();
+    let shared = segments.iter().zip(self::segments(node));
+    let shared = shared.take_while(|(one, other)| *one == other).count();
+    let mut pods = segments.iter().enumerate().skip(shared);
     let (index, (pod, rest)) = pods.find_map(|(index, segment)| Some((index, pod_in(segment)?)))?;
     // `…-pod<uid>.slice:cri-containerd:<id>`, or the container has the next segment to itself.
     let named = match rest.strip_prefix(".slice").unwrap_or(rest) {
@@ -80,6 +83,10 @@ fn in_path(path: &str) -> Option<Membership> {
         .filter(|id| is_container(id))?;
     let container = container.to_owned();
     Some(Membership { pod, container })
+}
+
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|segment| !segment.is_empty())
 }
 
 fn is_container(id: &str) -> bool {
@@ -130,7 +137,7 @@ fn uid(text: &str) -> Option<(String, &str)> {
 /// When one of these does not hold.
 pub fn fuzz(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    if let Ok(Some(found)) = membership(&text) {
+    if let Ok(Some(found)) = membership(&text, "") {
         let plain: String = found.pod.chars().filter(|digit| *digit != '-').collect();
         assert_eq!(plain.len(), DIGITS);
         assert_eq!(uid(&found.pod), Some((found.pod.clone(), "")));

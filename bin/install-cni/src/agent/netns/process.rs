@@ -95,6 +95,8 @@ impl Scanner {
 /// All processes of pods.
 fn processes(host: &Host) -> Result<Processes, Error> {
     let own = host.own()?;
+    // Without it the node is taken for one that is no pod itself.
+    let node = fs::read_to_string(host.proc().join("1/cgroup")).unwrap_or_default();
     let mut found = Processes::new();
     let Ok(entries) = fs::read_dir(host.proc()) else {
         return Ok(found);
@@ -105,7 +107,8 @@ fn processes(host: &Host) -> Result<Processes, Error> {
             .to_str()
             .and_then(|name| name.parse().ok());
         // Processes come and go meanwhile.
-        let Some((pod, process)) = pid.and_then(|pid| process(&entry.path(), pid, own)) else {
+        let Some((pod, process)) = pid.and_then(|pid| process(&entry.path(), pid, (own, &node)))
+        else {
             continue;
         };
         found.entry(pod).or_default().push(process);
@@ -118,7 +121,8 @@ fn processes(host: &Host) -> Result<Processes, Error> {
     Ok(found)
 }
 
-fn process(directory: &Path, pid: u32, own: NetNsId) -> Option<(String, Process)> {
+/// A process of a pod, on a node with this namespace and these control groups.
+fn process(directory: &Path, pid: u32, (own, node): (NetNsId, &str)) -> Option<(String, Process)> {
     let metadata = fs::metadata(directory.join("ns/net")).ok()?;
     let netns = NetNsId {
         dev: metadata.dev(),
@@ -128,7 +132,7 @@ fn process(directory: &Path, pid: u32, own: NetNsId) -> Option<(String, Process)
         return None;
     }
     let text = fs::read_to_string(directory.join("cgroup")).ok()?;
-    let membership = match cgroup::membership(&text) {
+    let membership = match cgroup::membership(&text, node) {
         Ok(membership) => membership?,
         Err(error) => {
             tracing::warn!(pid, %error, "cannot tell whose process this is");

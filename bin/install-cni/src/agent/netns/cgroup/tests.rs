@@ -9,7 +9,7 @@ const STATIC: &str = "c8f9a1d0b0e94b0c8a3f4b7b6f6e5d4c";
 const CONTAINER: &str = "c84a5c1bd7b8e0a7bb1cb8cf2a9c1f8c0b9df0a6bdb1a3c7e35b8f3a2b1c0d9e";
 
 fn found(text: &str) -> Option<(String, String)> {
-    let membership = membership(text).unwrap();
+    let membership = membership(text, "0::/init.scope").unwrap();
     membership.map(|found| (found.pod, found.container))
 }
 
@@ -38,8 +38,6 @@ fn every_runtime_and_driver_names_the_pod() {
         // a node in a container
         "0::/docker/0123456789abcdef/kubelet/kubepods/besteffort/podUID/CID",
         "0::/../../kubepods/podUID/CID",
-        // a cluster in a pod
-        "0::/kubepods/pod11111111-1111-1111-1111-111111111111/ffff/kubelet/kubepods/podUID/CID",
         // CRI-O's monitor is a process of the pod as well; it is in the node's network and left out for that
         "0::/kubepods.slice/kubepods-podUND.slice/crio-conmon-CID.scope",
     ];
@@ -52,6 +50,33 @@ fn every_runtime_and_driver_names_the_pod() {
         found(&path),
         Some((STATIC.to_owned(), CONTAINER.to_owned()))
     );
+}
+
+#[test]
+fn a_pod_cannot_make_its_processes_another_pods() {
+    for own in [
+        "/kubepods/podUID/CID",
+        "/kubepods.slice/kubepods-podUND.slice/cri-containerd-CID.scope",
+    ] {
+        for inner in [
+            "/kubepods/pod11111111-1111-1111-1111-111111111111/ffff",
+            "/pod11111111-1111-1111-1111-111111111111/ffff",
+            "/kubepods-pod11111111_1111_1111_1111_111111111111.slice/docker-ffff.scope",
+        ] {
+            let text = written(&format!("0::{own}{inner}"));
+            let expected = Some((UID.to_owned(), CONTAINER.to_owned()));
+            assert_eq!(found(&text), expected, "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_is_a_pod_itself_has_pods_of_its_own() {
+    let outer = "/kubepods/pod11111111-1111-1111-1111-111111111111/ffff";
+    let text = written(&format!("5:cpu:{outer}/kubepods/podUID/CID\n0::/\n"));
+    let node = format!("9:pids:/\n5:cpu:{outer}/init.scope\n0::/\n");
+    let found = membership(&text, &node).unwrap().unwrap();
+    assert_eq!((&*found.pod, &*found.container), (UID, CONTAINER));
 }
 
 #[test]
@@ -77,19 +102,25 @@ fn the_hierarchies_of_version_one_must_agree() {
     );
     assert_eq!(found(&agree), Some((UID.to_owned(), CONTAINER.to_owned())));
     let other_pod = written("2:pids:/kubepods/podUID/CID\n1:cpu:/kubepods/podSTA/CID\n");
-    assert!(matches!(membership(&other_pod), Err(Error::Conflict(..))));
+    assert!(matches!(
+        membership(&other_pod, ""),
+        Err(Error::Conflict(..))
+    ));
     let other_container = written("2:pids:/kubepods/podUID/CID\n1:cpu:/kubepods/podUID/abc\n");
     assert!(matches!(
-        membership(&other_container),
+        membership(&other_container, ""),
         Err(Error::Conflict(..))
     ));
 }
 
 #[test]
 fn what_no_kernel_writes_is_refused() {
-    assert_eq!(membership("0:/kubepods"), Err(Error::Malformed(1)));
-    assert_eq!(membership("0::/\nnonsense"), Err(Error::Malformed(2)));
-    assert_eq!(membership(&"a".repeat(MAX_LEN + 1)), Err(Error::TooLong));
+    assert_eq!(membership("0:/kubepods", ""), Err(Error::Malformed(1)));
+    assert_eq!(membership("0::/\nnonsense", ""), Err(Error::Malformed(2)));
+    assert_eq!(
+        membership(&"a".repeat(MAX_LEN + 1), ""),
+        Err(Error::TooLong)
+    );
 }
 
 #[test]
