@@ -13,7 +13,7 @@ use std::{
 };
 
 use mesh_net::netns::{self, NetNs, NetNsId};
-use nix::ifaddrs::getifaddrs;
+use nix::{errno::Errno, ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 
 pub mod cgroup;
 pub(crate) mod process;
@@ -163,16 +163,18 @@ fn shortened(text: &str) -> String {
 pub(crate) fn owns(netns: &NetNs, addresses: &BTreeSet<IpAddr>) -> Result<bool, Error> {
     let id = netns.id();
     let failed = |source| Error::Addresses { id, source };
-    let listed = netns.run(|| getifaddrs().map(Iterator::collect::<Vec<_>>));
-    let listed = listed
-        .map_err(|error| failed(error.into()))?
-        .map_err(|error| failed(error.into()))?;
-    let mut held = listed.iter().filter_map(|interface| {
-        let address = interface.address.as_ref()?;
+    let held = |address: &SockaddrStorage| {
         let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+        let any = v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())));
+        any.is_some_and(|address| addresses.contains(&address))
+    };
+    // Who is root in a pod may give it any number of addresses: they are not collected.
+    let found = netns.run(|| {
+        let mut listed = getifaddrs()?;
+        Ok(listed.any(|interface| interface.address.as_ref().is_some_and(held)))
     });
-    Ok(held.any(|address| addresses.contains(&address)))
+    let found = found.map_err(|error| failed(error.into()))?;
+    found.map_err(|errno: Errno| failed(errno.into()))
 }
 
 #[cfg(test)]
