@@ -58,7 +58,17 @@ impl<K: Rules + Probes, Z: Proxies> Attach for Handle<K, Z> {
         let deadline = Instant::now() + self.shared.patience.add;
         let (key, name) = (key_of(&pod), name_of(&pod));
         let located = self.shared.learn(&pod).await;
-        let uid = match self.shared.ask(&key, &pod.pod_uid).await? {
+        let netns = located.as_ref().ok().map(|located| located.netns.id());
+        let another = {
+            let registry = self.shared.registry.lock();
+            registry.may_be_another(&key, &pod.pod_uid, netns)
+        };
+        let asked = if another {
+            self.shared.ask_server(&key, &pod.pod_uid).await?
+        } else {
+            self.shared.ask(&key, &pod.pod_uid).await?
+        };
+        let uid = match asked {
             Asked::InMesh(uid) => uid,
             Asked::Outside(_, Reason::Ended | Reason::Gone) => {
                 return Err(again(format!("pod {name} has ended")));
@@ -147,7 +157,10 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
         let (host, path) = (self.host.clone(), pod.netns.clone());
         let opened = spawn_blocking(move || host.open(&path)).await;
         let located = opened.map_err(|_panicked| Unlearned::Interrupted)??;
-        self.note(pod, &pod.pod_uid, &located);
+        // Without a UID the note could be taken for one of a pod that had the name before.
+        if !pod.pod_uid.is_empty() {
+            self.note(pod, &pod.pod_uid, &located);
+        }
         Ok(located)
     }
 
@@ -185,12 +198,19 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
     /// answers now, otherwise by what is known of its namespace. In doubt the pod does not start.
     async fn ask(&self, key: &ObjectKey, runtime_uid: &str) -> Result<Asked, Refusal> {
         let found = self.registry.lock().find(key, runtime_uid);
-        if let Some(asked) = decided(found) {
-            return Ok(asked);
+        match decided(found) {
+            Some(asked) => Ok(asked),
+            None => self.ask_server(key, runtime_uid).await,
         }
+    }
+
+    /// The same, where what the watches told is not enough.
+    async fn ask_server(&self, key: &ObjectKey, runtime_uid: &str) -> Result<Asked, Refusal> {
         let answered = self.inquire(key).await;
         let found = self.registry.lock().find(key, runtime_uid);
-        if let Some(asked) = decided(found) {
+        // Without an answer only the UID tells that it is not one before it.
+        if let Some(asked) = decided(found).filter(|_| answered.is_ok() || !runtime_uid.is_empty())
+        {
             return Ok(asked);
         }
         match answered {
@@ -222,7 +242,7 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
             let labels = namespace.metadata.labels.unwrap_or_default();
             let concerned = {
                 let mut registry = self.registry.lock();
-                registry.apply_namespace(key.namespace.clone(), labels)
+                registry.answer_namespace(key.namespace.clone(), labels)
             };
             self.wake(concerned);
         }
@@ -233,6 +253,22 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
             self.wake(concerned);
         }
         Ok(())
+    }
+
+    /// Asks again for the pods that were asked for long ago and that the watch still does not show. While there
+    /// is no answer they stay: an API server that is away takes no pod out of the mesh.
+    pub(super) async fn confirm_asked(&self) {
+        let overdue = self.registry.lock().unconfirmed(Instant::now());
+        for (uid, key) in overdue {
+            match self.inquire(&key).await {
+                Ok(()) => self.registry.lock().postpone(&uid, Instant::now()),
+                Err(Unanswered::Missing) => {
+                    let gone = self.registry.lock().forget(&uid);
+                    self.wake(gone);
+                }
+                Err(Unanswered::Failed(_) | Unanswered::Silent) => break,
+            }
+        }
     }
 
     /// Waits until a pod is in the mesh.

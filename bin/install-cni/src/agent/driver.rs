@@ -198,10 +198,11 @@ impl<K: Rules + Probes, Z: Proxies> Agent<K, Z> {
 }
 
 fn pace() -> Pace {
-    // A pod's steps are paced by its machine's waits; this bounds those who wake it without end.
+    // A pod's steps are paced by its machine's waits; this bounds those who wake it without end, such as by
+    // its labels.
     Pace {
         burst: 200,
-        every: Duration::from_millis(5),
+        every: Duration::from_millis(200),
         backoff: Backoff::new(Duration::from_millis(5), Duration::from_secs(15)),
     }
 }
@@ -298,8 +299,7 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
             self.ensure_probes().await;
             self.audit_probes().await;
             self.drop_stale_notes();
-            let gone = self.registry.lock().forget_unconfirmed(Instant::now());
-            self.wake(gone);
+            self.confirm_asked().await;
         }
     }
 

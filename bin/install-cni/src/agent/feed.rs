@@ -6,14 +6,14 @@ use kube::core::PartialObjectMeta;
 use mesh_cni::enrolment::Snapshot;
 use mesh_kube::watch::{Event, Index};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     driver::Shared,
     metrics::Told,
     pods::{Concerned, NamespaceObject, PodObject},
     proxies::Proxies,
-    registry::Registry,
+    registry::{Entry, Registry},
 };
 use crate::parts::{Probes, Rules};
 
@@ -44,17 +44,17 @@ impl<K: Rules + Probes, Z: Proxies> PodFeed<K, Z> {
                 let known = registry.index().pod(&uid);
                 let news =
                     known.is_none_or(|known| known.annotations.invalid != pod.annotations.invalid);
-                let invalid = if news {
-                    pod.annotations.invalid.clone()
-                } else {
-                    Vec::new()
-                };
+                let mut invalid = pod.annotations.invalid.clone();
                 let told = if known.is_some() {
                     Told::Update
                 } else {
                     Told::Add
                 };
                 let concerned = registry.apply_pod(pod);
+                let tell = |entry: &mut Entry| entry.may_complain(Instant::now());
+                if !news || invalid.is_empty() || !registry.entry_mut(&uid).is_none_or(tell) {
+                    invalid.clear();
+                }
                 if concerned.contains(&uid) {
                     self.0.metrics.told(told);
                 }

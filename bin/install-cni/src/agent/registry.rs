@@ -24,6 +24,7 @@ use super::{
 use crate::parts::PodUid;
 
 mod addresses;
+mod asked;
 mod sandboxes;
 
 use self::addresses::Claims;
@@ -73,6 +74,8 @@ pub(crate) struct Entry {
     checked: Instant,
     /// Changes of the probe set for this pod, begun or ended.
     probe_changes: u64,
+    /// How often people were told of its annotations, in the time that began then.
+    complaints: (u32, Instant),
     /// Tells those who wait for this pod that something has happened.
     progress: watch::Sender<()>,
 }
@@ -112,8 +115,8 @@ pub(crate) enum Progress {
     Left,
 }
 
-/// How long a pod that was asked for stays without the watch's word.
-const CONFIRM: Duration = Duration::from_secs(120);
+/// How often in which time people are told that annotations of one pod have no effect.
+const COMPLAINTS: (u32, Duration) = (3, Duration::from_secs(300));
 
 // === impl Registry ===
 
@@ -166,43 +169,22 @@ impl Registry {
 
     /// The pod exists in this form, as the watch says.
     pub(crate) fn apply_pod(&mut self, pod: Pod) -> Concerned {
+        let successor = self.asked_successor(&pod.key());
+        if successor.is_some_and(|other| other.uid != pod.uid && other.version > pod.version) {
+            return Concerned::new();
+        }
         self.asked.remove(&pod.uid);
         let concerned = self.index.apply_pod(pod);
         self.refresh(concerned)
     }
 
-    /// The pod exists in this form, as the API server says to a question. The watch may know better.
-    pub(crate) fn answer_pod(&mut self, pod: Pod, now: Instant) -> Concerned {
-        let known = self.index.pod(&pod.uid);
-        if known.is_some_and(|known| known.version >= pod.version) {
+    /// No pod of this name exists, as the watch says: none of those that it has shown.
+    pub(crate) fn delete_pod(&mut self, key: &ObjectKey) -> Concerned {
+        if self.asked_successor(key).is_some() {
             return Concerned::new();
         }
-        if known.is_none() {
-            self.asked.insert(pod.uid.clone(), now);
-        }
-        let concerned = self.index.apply_pod(pod);
-        self.refresh(concerned)
-    }
-
-    /// No pod of this name exists.
-    pub(crate) fn delete_pod(&mut self, key: &ObjectKey) -> Concerned {
         let concerned = self.index.delete_pod(key);
         self.refresh(concerned)
-    }
-
-    /// Forgets the pods that were asked for long ago and that the watch has never seen: they have come and
-    /// gone between two of its answers.
-    pub(crate) fn forget_unconfirmed(&mut self, now: Instant) -> Concerned {
-        let overdue = |since: &Instant| now.duration_since(*since) >= CONFIRM;
-        let asked = std::mem::take(&mut self.asked);
-        let (gone, asked) = asked.into_iter().partition(|(_, since)| overdue(since));
-        self.asked = asked;
-        let gone: BTreeMap<PodUid, Instant> = gone;
-        let keys = gone
-            .keys()
-            .filter_map(|uid| Some(self.index.pod(uid)?.key()));
-        let keys: Vec<_> = keys.collect();
-        keys.iter().flat_map(|key| self.delete_pod(key)).collect()
     }
 
     /// The namespace exists with these labels.
@@ -505,8 +487,20 @@ impl Entry {
             shown,
             checked: Instant::now(),
             probe_changes: 0,
+            complaints: (0, Instant::now()),
             progress: watch::Sender::new(()),
         }
+    }
+
+    /// Whether people are to be told now that annotations of the pod have no effect. Who changes them all the
+    /// time is not told of every change.
+    pub(crate) fn may_complain(&mut self, now: Instant) -> bool {
+        let (count, began) = &mut self.complaints;
+        if now.duration_since(*began) >= COMPLAINTS.1 {
+            (*count, *began) = (0, now);
+        }
+        *count = count.saturating_add(1);
+        *count <= COMPLAINTS.0
     }
 
     /// Tells those who wait that something has happened.

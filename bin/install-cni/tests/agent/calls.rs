@@ -70,6 +70,26 @@ async fn a_pod_is_the_one_with_its_uid() {
 }
 
 #[tokio::test]
+async fn without_a_uid_the_api_server_says_whether_it_is_another_pod_of_the_name() {
+    let (node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let (uid, first) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    node.add("web", &uid, &first).await.unwrap();
+    node.is_in_mesh(&uid, &first, &mut ztunnel).await;
+    // It has a network already: this one may be its successor's, of which the watch does not tell.
+    let second = Net::new("10.1.0.2");
+    node.server.refuse_requests(true);
+    let refusal = node.add("web", "", &second).await.unwrap_err();
+    assert!(refusal.again, "{refusal:?}");
+    assert!(!node.kernel.holds_rules(&second));
+    let known = node.add("web", &uid, &first).await.unwrap();
+    assert!(known.enrolled, "the UID says enough");
+    node.server.refuse_requests(false);
+    assert!(node.add("web", "", &second).await.unwrap().enrolled);
+    node.is_in_mesh(&uid, &second, &mut ztunnel).await;
+}
+
+#[tokio::test]
 async fn a_static_pod_is_known_by_the_uid_of_its_kubelet() {
     let (node, mut ztunnel) = Node::start().await;
     node.label("demo", Some("ambient")).await;

@@ -28,6 +28,9 @@ const SIDECAR: &str = "sidecar.istio.io/status";
 /// Most interfaces of guests; each adds rules.
 const MOST_INTERFACES: usize = 64;
 
+/// Most faults of a pod that are told. Who writes annotations is not to fill the log of the node.
+const MOST_INVALID: usize = 8;
+
 /// What a pod's annotations ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Annotations {
@@ -38,7 +41,7 @@ pub(crate) struct Annotations {
     ingress_mode: Option<bool>,
     dns_capture: Option<bool>,
     virtual_interfaces: Vec<InterfaceName>,
-    /// What is not in force, because it cannot be read.
+    /// What is not in force, because it cannot be read; the first eight.
     pub(crate) invalid: Vec<Invalid>,
 }
 
@@ -110,11 +113,13 @@ impl Annotations {
     }
 
     fn refuse(&mut self, name: &'static str, value: &str, expected: &'static str) {
-        self.invalid.push(Invalid {
-            name,
-            value: value.chars().take(64).collect(),
-            expected,
-        });
+        if self.invalid.len() < MOST_INVALID {
+            self.invalid.push(Invalid {
+                name,
+                value: value.chars().take(64).collect(),
+                expected,
+            });
+        }
     }
 
     /// The rules of a pod with these annotations.

@@ -206,6 +206,9 @@ fn annotations_are_read_as_istio_reads_them() {
     let many: Vec<_> = (0..100).map(|number| format!("tap{number}")).collect();
     let (read, invalid) = options(json!({"istio.io/reroute-virtual-interfaces": many.join(",")}));
     assert_eq!((read.virtual_interfaces.len(), invalid), (64, 1));
+    let wrong = json!({"istio.io/reroute-virtual-interfaces": vec!["a b"; 60].join(",")});
+    let (read, invalid) = options(wrong);
+    assert_eq!((read.virtual_interfaces.len(), invalid), (0, 8));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::agent::{
     pods::PodObject,
 };
 
+mod asked;
 mod claims;
 
 fn mk_registry() -> Registry {
@@ -121,19 +122,6 @@ fn an_address_of_a_family_that_is_not_captured_is_in_no_probe_set() {
     };
     assert_eq!(captured(Families::Dual), ["10.0.0.1", "fd00::1"]);
     assert_eq!(captured(Families::Only(Family::V4)), ["10.0.0.1"]);
-}
-
-#[test]
-fn a_pod_that_the_watch_never_confirms_is_forgotten() {
-    let (mut registry, now) = (mk_registry(), Instant::now());
-    registry.answer_pod(mk_pod("u1", 5, &json!({})), now);
-    registry.answer_pod(mk_pod("u2", 5, &json!({})), now);
-    registry.apply_pod(mk_pod("u2", 5, &json!({})));
-    assert!(registry.forget_unconfirmed(now + CONFIRM / 2).is_empty());
-    let gone = registry.forget_unconfirmed(now + CONFIRM);
-    assert_eq!(gone.iter().map(|uid| &**uid).collect::<Vec<_>>(), ["u1"]);
-    assert!(registry.bury("u1") && !registry.bury("u2"));
-    assert!(registry.forget_unconfirmed(now + CONFIRM * 2).is_empty());
 }
 
 #[test]
@@ -280,4 +268,15 @@ fn a_terminating_pod_whose_network_was_taken_is_not_searched_for() {
         .begin("u1", later, Duration::from_secs(60))
         .unwrap();
     assert_eq!(task.action, Action::Find);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_changes_annotations_all_the_time_is_not_told_of_every_change() {
+    let mut registry = mk_registry();
+    registry.apply_pod(mk_pod("u1", 5, &json!({})));
+    let (entry, now) = (registry.entry_mut("u1").unwrap(), Instant::now());
+    let told = |entry: &mut Entry, now| (0..1000).filter(|_| entry.may_complain(now)).count();
+    assert_eq!(told(entry, now), 3);
+    assert_eq!(told(entry, now + Duration::from_secs(299)), 0);
+    assert_eq!(told(entry, now + Duration::from_secs(300)), 3);
 }
