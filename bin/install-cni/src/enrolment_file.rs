@@ -14,7 +14,7 @@ use mesh_cni::{enrolment::Snapshot, protocol::ENROLMENT_FILE};
 use mesh_kube::Backoff;
 use mesh_runtime::error::chain;
 use tempfile::NamedTempFile;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Why the file could not be written. The run directory is read-only, full or not there.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,10 @@ pub trait Source: Send {
     fn next(&mut self) -> impl Future<Output = Option<Snapshot>> + Send;
 }
 
+/// The least time between two writings: who changes labels of a namespace all the time does not have the file,
+/// of up to some megabytes, written as often. It is read only while there is no agent.
+const PAUSE: Duration = Duration::from_millis(100);
+
 // === impl EnrolmentFile ===
 
 impl EnrolmentFile {
@@ -75,6 +79,7 @@ impl EnrolmentFile {
                 Ok(_changed) => {
                     backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(15));
                     self.stale.store(false, Ordering::Relaxed);
+                    sleep(PAUSE).await;
                     None
                 }
                 Err(error) => {
@@ -166,6 +171,21 @@ mod tests {
         assert!(file.write(&snapshot("shop")).unwrap());
         assert!(file.write(&snapshot("bank")).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_storm_of_changes_is_written_now_and_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sender, snapshots) = mpsc::unbounded_channel();
+        for index in 0..10 {
+            sender.send(snapshot(&format!("shop-{index}"))).unwrap();
+        }
+        drop(sender);
+        let began = tokio::time::Instant::now();
+        EnrolmentFile::new(dir.path()).follow(snapshots).await;
+        assert!(began.elapsed() >= PAUSE * 9);
+        let written = fs::read(dir.path().join(ENROLMENT_FILE)).unwrap();
+        assert_eq!(Snapshot::parse(&written).unwrap(), snapshot("shop-9"));
     }
 
     #[tokio::test(start_paused = true)]

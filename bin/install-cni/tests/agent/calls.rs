@@ -103,6 +103,24 @@ async fn a_static_pod_is_known_by_the_uid_of_its_kubelet() {
 }
 
 #[tokio::test]
+async fn a_pod_whose_network_has_vanished_does_not_start() {
+    let (node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let vanished = Attachment {
+        netns: "/var/run/netns/cni-vanished".to_owned(),
+        ..net.attachment("web", &uid)
+    };
+    let refusal = node.handle.add(vanished).await.unwrap_err();
+    let names_it = refusal.message.contains("cni-vanished");
+    assert!(refusal.again && names_it, "{refusal:?}");
+    ztunnel.serves(&uid, None).await;
+    assert!(node.kernel.probes().is_empty());
+    assert!(node.add("web", &uid, &net).await.unwrap().enrolled);
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+}
+
+#[tokio::test]
 async fn the_nodes_own_network_is_never_a_pods() {
     let (mut node, ztunnel) = Node::start().await;
     node.patience(Patience {

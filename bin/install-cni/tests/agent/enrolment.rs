@@ -72,6 +72,22 @@ async fn a_pod_that_runs_since_before_the_plugin_is_found_by_its_processes() {
 }
 
 #[tokio::test]
+async fn a_container_cannot_pose_as_another_pod() {
+    let (node, mut ztunnel) = Node::start().await;
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    // It has the other's address, names its control group after it, and is older than its processes.
+    let (thief, posing) = (node.pod("thief", json!({})).await, Net::new("10.1.0.1"));
+    let within = format!("0::/kubepods/pod{thief}/c1/kubepods/pod{uid}/c2\n");
+    node.process(66, &posing.namespace.path(), &within, 10);
+    let of_pod = format!("0::/kubepods/pod{uid}/c3\n");
+    node.process(77, &net.namespace.path(), &of_pod, 70);
+    node.status("web", "Running", "10.1.0.1").await;
+    node.label("demo", Some("ambient")).await;
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    assert!(!node.kernel.holds_rules(&posing));
+}
+
+#[tokio::test]
 async fn who_must_not_be_in_the_mesh_is_not() {
     let (node, _ztunnel) = Node::start().await;
     node.label("demo", Some("ambient")).await;

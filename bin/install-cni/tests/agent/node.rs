@@ -192,6 +192,13 @@ impl<K: Rules + Probes + Clone> Node<K> {
         }
     }
 
+    /// The node starts again: the agent has ended, and the boot has another number.
+    pub(crate) async fn reboot(&mut self) {
+        self.kill().await;
+        let boot = self.proc.path().join("sys/kernel/random/boot_id");
+        fs::write(boot, "next-boot\n").unwrap();
+    }
+
     pub(crate) fn ztunnel(&self) -> Ztunnel {
         Ztunnel::start(self.socket(), false)
     }
@@ -469,6 +476,13 @@ impl Kernel {
 
     pub(crate) fn probes(&self) -> BTreeMap<IpAddr, PodUid> {
         self.0.lock().probes.clone()
+    }
+
+    /// Holds nothing, as after the node's start.
+    pub(crate) fn reset(&self) {
+        let mut state = self.0.lock();
+        state.rules.clear();
+        state.probes.clear();
     }
 
     pub(crate) fn set_probe(&self, address: &str, uid: Option<&str>) {

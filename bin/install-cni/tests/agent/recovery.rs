@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use install_cni::{
-    agent::{Patience, Phase, Step},
+    agent::{Patience, Phase, PodView, Step},
     parts::Attach as _,
 };
 use mesh_cni::protocol::Attachment;
@@ -129,6 +129,35 @@ async fn a_pod_with_a_new_sandbox_is_enrolled_anew() {
 }
 
 #[tokio::test]
+async fn after_a_reboot_pods_are_enrolled_in_their_new_networks_only() {
+    let (mut node, mut ztunnel) = Node::start().await;
+    node.label("demo", Some("ambient")).await;
+    let (uid, old) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    node.add("web", &uid, &old).await.unwrap();
+    node.status("web", "Running", "10.1.0.1").await;
+    node.is_in_mesh(&uid, &old, &mut ztunnel).await;
+    node.shows("web", Some("enabled")).await;
+
+    node.reboot().await;
+    node.kernel.reset();
+    ztunnel.kill().await;
+    node.run().await;
+    let mut ztunnel = node.ztunnel();
+    node.synced(&ztunnel).await;
+    // The path and the number of its old network may be anybody's by now.
+    let looked = |view: &PodView| view.failure.is_some() && view.netns.is_none();
+    node.until(&uid, "a look for its network", looked).await;
+    assert!(!node.kernel.holds_rules(&old) && node.kernel.probes().is_empty());
+    ztunnel.serves(&uid, None).await;
+    node.shows("web", None).await;
+
+    let new = Net::new("10.1.0.2");
+    assert!(node.add("web", &uid, &new).await.unwrap().enrolled);
+    node.is_in_mesh(&uid, &new, &mut ztunnel).await;
+    node.shows("web", Some("enabled")).await;
+}
+
+#[tokio::test]
 async fn without_ztunnel_a_pod_does_not_start_and_comes_in_when_there_is_one() {
     let mut node = Node::prepare().await;
     node.patience(Patience {
@@ -204,7 +233,7 @@ async fn while_the_kernel_fails_pods_wait_and_the_annotation_does_not_lie() {
     node.shows("web", Some("enabled")).await;
     node.kernel.fail(true);
     node.shows("web", None).await;
-    let failing = |view: &install_cni::agent::PodView| {
+    let failing = |view: &PodView| {
         let failure = view.failure.as_ref();
         failure.is_some_and(|f| f.message.contains("out of order") && f.step == Step::Rules)
     };
