@@ -199,7 +199,7 @@ mod tests {
         sender.send(snapshot("shop")).unwrap();
         let is_stale = async |wanted| {
             while stale.load(Ordering::Relaxed) != wanted {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                sleep(Duration::from_millis(10)).await;
             }
         };
         timeout(Duration::from_secs(60), is_stale(true))
