@@ -250,7 +250,7 @@ impl<K: Rules + Probes + Clone> Node<K> {
                 "containers": [{"name": "app", "image": "app"}],
             },
         });
-        json_patch(&mut object, &more);
+        json_patch::merge(&mut object, &more);
         let object = serde_json::from_value(object).unwrap();
         let created = self.pods().create(&PostParams::default(), &object).await;
         created.unwrap().uid().unwrap().into()
@@ -404,17 +404,6 @@ where
     };
     let waited = timeout(DEADLINE, waiting).await;
     waited.unwrap_or_else(|_| panic!("it does not come to this: {what}"))
-}
-
-fn json_patch(object: &mut Value, more: &Value) {
-    match (object, more) {
-        (Value::Object(object), Value::Object(more)) => {
-            for (key, value) in more {
-                json_patch(object.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (object, more) => *object = more.clone(),
-    }
 }
 
 /// A pod's network.
