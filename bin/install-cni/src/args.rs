@@ -296,7 +296,23 @@ fn install(env: &Environment) -> Result<Install, Error> {
         mode: Mode::new(chained, conf_name, owned)?,
         group_read: switch(env, "CNI_CONF_GROUP_READ", false)?,
         plugin_log_level: log::plugin_level(env)?,
+        status_needs_agent: status_needs_agent(env)?,
     })
+}
+
+/// Refused where it would keep the agent itself from starting.
+fn status_needs_agent(env: &Environment) -> Result<bool, Error> {
+    const STATUS: &str = "STATUS_NEEDS_AGENT";
+    let needed = switch(env, STATUS, false)?;
+    if needed && switch(env, "ALLOW_SWITCH_TO_HOST_NS", false)? {
+        return Err(Error::Unsupported {
+            name: STATUS,
+            value: needed.to_string(),
+            remedy: "leave it out, or give the agent the node's network \
+                     (cni.ambient.shareHostNetworkNamespace): its pod could not start while STATUS fails",
+        });
+    }
+    Ok(needed)
 }
 
 fn enrolment(env: &Environment) -> Result<Enrolment, Error> {

@@ -82,6 +82,8 @@ pub struct Install {
     pub group_read: bool,
     /// The level at which the plugin logs.
     pub plugin_log_level: String,
+    /// Whether the node is not ready while the agent cannot take pods into the mesh.
+    pub status_needs_agent: bool,
 }
 
 /// Which pods belong in the mesh.

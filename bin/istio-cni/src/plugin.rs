@@ -235,13 +235,17 @@ impl Run<'_> {
         }
     }
 
-    /// An agent that is away makes this fail only where the configuration says so: while it fails, kubelet starts
-    /// no pod with a network of its own, and the agent's pod usually is one.
+    /// Fails only where the configuration says so. While it fails the node is not ready: no pod with a network of
+    /// its own is started, whether it belongs in the mesh or not, and after some minutes those that run are
+    /// evicted. ADD is what keeps pods of the mesh from running outside of it.
     fn status(&mut self) -> Result<String, Failure> {
         match self.agent.ask(Verb::Status, &(), self.brief()) {
             Ok(IgnoredAny) => Ok(String::new()),
-            Err(Error::Unreachable(reason)) if !self.config.plugin.status_needs_agent => {
-                let text = format!("the agent cannot be reached: {reason}");
+            Err(error) if !self.config.plugin.status_needs_agent => {
+                let text = match error {
+                    Error::Unreachable(reason) => format!("the agent cannot be reached: {reason}"),
+                    Error::Refused(refusal) => refusal.message,
+                };
                 self.log.line(Level::Warn, &text);
                 Ok(String::new())
             }

@@ -45,8 +45,9 @@ pub struct PluginConfig {
     pub native_nftables: bool,
     /// For Istio's plugin; ours always fails closed.
     pub enable_ambient_detection_retry: bool,
-    /// Whether STATUS says that pods cannot be added while the agent is away. Only where the agent's pod has
-    /// the node's network: kubelet starts no other pod as long as STATUS fails, the agent's own included.
+    /// Whether STATUS says that pods cannot be added while the agent is away or in trouble, which makes the
+    /// node not ready. Only where the agent's pod has the node's network: no other pod is started as long as
+    /// STATUS fails, the agent's own included.
     #[serde(skip_serializing_if = "is_false")]
     pub status_needs_agent: bool,
 }

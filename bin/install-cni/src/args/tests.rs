@@ -39,6 +39,7 @@ fn defaults_are_istio_s() {
             mode: Mode::Chained { file: None },
             group_read: false,
             plugin_log_level: "info".to_owned(),
+            status_needs_agent: false,
         }
     );
     assert_eq!(config.enrolment.selectors, Selector::defaults());
@@ -84,6 +85,18 @@ fn every_flag_of_istio_s_agent_is_taken() {
         assert!(parsed.is_ok(), "{text}");
     }
     assert!(Cli::try_parse_from(["install-cni", "--unheard-of"]).is_err());
+}
+
+#[test]
+fn status_fails_only_where_the_agent_starts_all_the_same() {
+    let needs = |variables: &[(&str, &str)]| config(variables).install.status_needs_agent;
+    assert!(!needs(&[]));
+    assert!(needs(&[("STATUS_NEEDS_AGENT", "true")]));
+    let refused = refusal(&[
+        ("STATUS_NEEDS_AGENT", "true"),
+        ("ALLOW_SWITCH_TO_HOST_NS", "true"),
+    ]);
+    assert!(refused.contains("STATUS_NEEDS_AGENT=`true`"), "{refused}");
 }
 
 #[test]

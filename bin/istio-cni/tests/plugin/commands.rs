@@ -87,19 +87,21 @@ fn garbage_collection_names_what_is_left_of_the_network() {
 }
 
 #[test]
-fn status_is_the_agents_word_and_its_absence_only_where_that_is_safe() {
+fn status_keeps_a_node_from_being_ready_only_where_that_is_asked_for() {
     let node = Node::new();
     let config = node.config("1.1.0", json!({}));
     let strict = node.config("1.1.0", json!({"status_needs_agent": true}));
-    let agent = node.agent([done(), refused()]);
-    assert_eq!(call(patience(), "STATUS", &[], &config), (0, Value::Null));
-    let (status, said) = call(patience(), "STATUS", &[], &config);
+    let agent = node.agent([done(), refused(), done(), refused()]);
+    for _answer in ["done", "refused"] {
+        assert_eq!(call(patience(), "STATUS", &[], &config), (0, Value::Null));
+    }
+    assert_eq!(call(patience(), "STATUS", &[], &strict), (0, Value::Null));
+    let (status, said) = call(patience(), "STATUS", &[], &strict);
     assert_eq!(
         (status, &said["code"], &said["msg"]),
         (1, &json!(50), &json!("no rules in the pod"))
     );
     drop(agent);
-    // Otherwise kubelet would not start the agent's own pod.
     assert_eq!(call(patience(), "STATUS", &[], &config), (0, Value::Null));
     let (status, said) = call(patience(), "STATUS", &[], &strict);
     assert_eq!((status, &said["code"]), (1, &json!(50)), "{said}");
