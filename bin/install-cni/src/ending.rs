@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use kube::Client;
+use mesh_kube::watch::ObjectKey;
 use mesh_runtime::error::chain;
 use tokio::{sync::Mutex, time::sleep};
 
@@ -23,6 +24,8 @@ pub struct Ending {
     pub installer: Installer,
     /// What is programmed.
     pub handle: NodeAgent,
+    /// The agent's own pod.
+    pub pod: ObjectKey,
 }
 
 /// The question whether the agent is replaced, asked once before it matters. Cheap to clone.
@@ -45,7 +48,11 @@ impl Ending {
     /// Decides, and removes everything if the agent will not come back.
     pub async fn run(&self) {
         let decision = match &self.question {
-            Some(question) => question.0.lock().await.decide(DECISION).await,
+            Some(question) => {
+                let ending = || self.handle.is_ending(&self.pod);
+                let question = question.0.lock().await;
+                Box::pin(question.decide(DECISION, ending)).await
+            }
             None => Decision::CleanUp(Gone::Unasked),
         };
         match decision {

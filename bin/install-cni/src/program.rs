@@ -16,7 +16,10 @@ use mesh_cni::{
     enrolment::{Policy, Snapshot},
     protocol::{LOG_SOCKET, SOCKET},
 };
-use mesh_kube::{client, events, watch};
+use mesh_kube::{
+    client, events,
+    watch::{self, ObjectKey},
+};
 use mesh_net::netns::{self, NetNs};
 use mesh_redirect::{Families, Family, Options};
 use mesh_runtime::{
@@ -211,9 +214,7 @@ pub(crate) fn to_install(config: &Config, platform: Kind) -> installer::Config {
             exclude_namespaces: enrolment.excluded.clone(),
             pod_namespace: config.pod.namespace.clone(),
             native_nftables: config.rules.native_nftables.unwrap_or_default(),
-            // An agent with a network of its own is a pod that the plugin lets in, and kubelet starts no pod
-            // while the plugin says that it cannot.
-            status_needs_agent: config.paths.host_network.is_none(),
+            status_needs_agent: install.status_needs_agent,
             ..PluginConfig::default()
         },
         group_read: install.group_read,
@@ -457,6 +458,10 @@ impl Program {
             question: self.config.safe_upgrade.then_some(question),
             installer: installer.clone(),
             handle: handle.clone(),
+            pod: ObjectKey {
+                namespace: pod.namespace.clone(),
+                name: pod.name.clone(),
+            },
         }
     }
 

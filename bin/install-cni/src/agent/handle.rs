@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use mesh_kube::watch::ObjectKey;
 use prometheus_client::registry::Registry;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -51,6 +52,13 @@ impl<K: Rules + Probes, Z: Proxies> Handle<K, Z> {
         let mut stage = self.shared.stage.subscribe();
         // The sender lives as long as this handle.
         let _reached = stage.wait_for(|stage| *stage >= wanted).await.is_ok();
+    }
+
+    /// Whether the API server has this pod of the node and says that it is being deleted.
+    pub fn is_ending(&self, pod: &ObjectKey) -> bool {
+        let registry = self.shared.registry.lock();
+        let found = registry.index().pod_named(pod, "");
+        found.is_some_and(|pod| pod.deleting)
     }
 
     /// What the agent knows.

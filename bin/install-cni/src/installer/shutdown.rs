@@ -7,7 +7,9 @@
 //!
 //! Rights are mostly removed along with the DaemonSet, often before it. To be refused is therefore a sign
 //! of an uninstallation too, but only to an agent that was allowed to ask before, and only if it is refused
-//! all through its grace: an API server that starts refuses as well, for some seconds.
+//! all through its grace: an API server that starts refuses as well, for some seconds. And only if the API
+//! server has said that the agent's own pod is to end: credentials also die with a pod that is deleted by
+//! force, or by a mistake of the whole cluster, and the mesh lives on then.
 
 use std::{fmt, time::Duration};
 
@@ -44,6 +46,8 @@ pub enum Kept {
     NeverAllowed,
     /// The API server refused, but not all the time.
     Undetermined,
+    /// The API server refused, and has not said that the agent's pod is to end, or has it no more.
+    NotEnding,
 }
 
 /// Why everything goes.
@@ -119,8 +123,9 @@ impl Evidence {
         }
     }
 
-    /// One more answer. `last` if there is no time to ask again.
-    pub fn weigh(&mut self, answer: Answer, last: bool) -> Step {
+    /// One more answer. `last` if there is no time to ask again; `ending` if the API server has the agent's own
+    /// pod, and says that it is being deleted.
+    pub fn weigh(&mut self, answer: Answer, last: bool, ending: bool) -> Step {
         let before = self.answers.last().copied();
         self.answers.push(answer);
         let decided = match answer {
@@ -135,16 +140,18 @@ impl Evidence {
         };
         match decided {
             Some(decision) => Step::Done(decision),
-            None if last => Step::Done(self.at_last()),
+            None if last => Step::Done(self.at_last(ending)),
             None => Step::Ask,
         }
     }
 
     /// What to do when there is no time left.
-    fn at_last(&self) -> Decision {
+    fn at_last(&self, ending: bool) -> Decision {
         let all = |answer| self.answers.len() > 1 && self.answers.iter().all(|a| *a == answer);
-        if all(Answer::Denied) {
+        if all(Answer::Denied) && ending {
             Decision::CleanUp(Gone::Rights)
+        } else if all(Answer::Denied) {
+            Decision::Keep(Kept::NotEnding)
         } else if self.answers.last() == Some(&Answer::None) {
             Decision::Keep(Kept::Unreachable)
         } else {
@@ -182,14 +189,15 @@ impl Question {
         answer
     }
 
-    /// Asks until it is clear what this end means, at most for `grace`.
-    pub async fn decide(&self, grace: Duration) -> Decision {
+    /// Asks until it is clear what this end means, at most for `grace`. `ending` says whether the API server has
+    /// the agent's own pod, as far as is known, and says that it is being deleted.
+    pub async fn decide(&self, grace: Duration, ending: impl Fn() -> bool) -> Decision {
         let deadline = Instant::now() + grace;
         let mut evidence = Evidence::new(self.was_allowed);
         loop {
             let answer = self.ask().await;
             let last = Instant::now() + PAUSE >= deadline;
-            match evidence.weigh(answer, last) {
+            match evidence.weigh(answer, last, ending()) {
                 Step::Ask => sleep(PAUSE).await,
                 Step::Done(decision) => {
                     tracing::info!(?decision, ?answer, "the agent ends");

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use install_cni::agent::{Patience, Phase, Reason};
-use kube::ResourceExt as _;
+use kube::{
+    ResourceExt as _,
+    api::{Patch, PatchParams},
+};
+use mesh_kube::watch::ObjectKey;
 use serde_json::json;
 
 use crate::node::{MODE, Net, Node, REDIRECTION, eventually};
@@ -138,9 +142,9 @@ async fn a_completed_job_gives_up_its_address_and_the_next_pod_has_it() {
     node.shows("job", Some("enabled")).await;
 
     let patch = json!({"status": {"phase": "Succeeded"}});
-    let params = kube::api::PatchParams::default();
+    let params = PatchParams::default();
     node.pods()
-        .patch_status("job", &params, &kube::api::Patch::Merge(patch))
+        .patch_status("job", &params, &Patch::Merge(patch))
         .await
         .unwrap();
     node.reaches(&job, Phase::Outside).await;
@@ -365,4 +369,25 @@ async fn what_the_agent_knows_is_seen_in_metrics_and_on_a_page() {
     });
     assert_eq!(page["pods"][&*uid], expected);
     assert_eq!(page["serving"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_ends_as_long_as_the_api_server_has_it_and_deletes_it() {
+    let (node, _ztunnel) = Node::start().await;
+    let key = ObjectKey {
+        namespace: "demo".to_owned(),
+        name: "web".to_owned(),
+    };
+    assert!(!node.handle.is_ending(&key), "it is not there");
+    let held = json!({"metadata": {"finalizers": ["example.org/hold"]}});
+    let uid = node.pod("web", held).await;
+    node.until(&uid, "the watch", |_| true).await;
+    assert!(!node.handle.is_ending(&key), "it runs");
+    node.delete("web").await;
+    let ending = || async { node.handle.is_ending(&key) };
+    eventually("the deletion", ending, |ending| *ending).await;
+    let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    let params = PatchParams::default();
+    node.pods().patch("web", &params, &free).await.unwrap();
+    eventually("its end", ending, |ending| !*ending).await;
 }

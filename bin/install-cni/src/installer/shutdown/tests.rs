@@ -22,11 +22,12 @@ const NAMESPACE: &str = "istio-cni";
 const NODE: &str = "worker-1";
 const GRACE: Duration = Duration::from_secs(3);
 
-/// What is decided after these answers, the last of them without time for another.
+/// What is decided about a pod that is being deleted after these answers, the last of them without time for
+/// another.
 fn decided(was_allowed: bool, answers: &[Answer]) -> Decision {
     let mut evidence = Evidence::new(was_allowed);
     for (index, answer) in answers.iter().enumerate() {
-        if let Step::Done(decision) = evidence.weigh(*answer, index + 1 == answers.len()) {
+        if let Step::Done(decision) = evidence.weigh(*answer, index + 1 == answers.len(), true) {
             return decision;
         }
     }
@@ -241,7 +242,7 @@ async fn an_upgrade_keeps_everything() {
     let mut cluster = Cluster::start().await;
     let there = Answer::There { wants_node: true };
     assert_eq!(cluster.question.rehearse().await, there);
-    let decision = cluster.question.decide(GRACE).await;
+    let decision = cluster.question.decide(GRACE, || true).await;
     assert_eq!(decision, Decision::Keep(Kept::Upgrade));
 }
 
@@ -257,7 +258,7 @@ async fn a_daemon_set_that_has_gone_or_goes_is_cleaned_up_after() {
         .unwrap();
     cluster.delete_set().await;
     assert_eq!(
-        cluster.question.decide(GRACE).await,
+        cluster.question.decide(GRACE, || true).await,
         gone,
         "it is being deleted"
     );
@@ -266,7 +267,11 @@ async fn a_daemon_set_that_has_gone_or_goes_is_cleaned_up_after() {
     sets.patch(DAEMON_SET, &kube::api::PatchParams::default(), &patch)
         .await
         .unwrap();
-    assert_eq!(cluster.question.decide(GRACE).await, gone, "it has gone");
+    assert_eq!(
+        cluster.question.decide(GRACE, || true).await,
+        gone,
+        "it has gone"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -275,7 +280,7 @@ async fn a_node_that_the_daemon_set_leaves_is_cleaned_up() {
     cluster.delete_set().await;
     let elsewhere = Cluster::daemon_set(&json!({"nodeSelector": {"zone": "b"}}));
     cluster.create(&cluster.sets(), elsewhere).await;
-    let decision = cluster.question.decide(GRACE).await;
+    let decision = cluster.question.decide(GRACE, || true).await;
     assert_eq!(decision, Decision::CleanUp(Gone::Node));
 }
 
@@ -285,9 +290,25 @@ async fn rights_that_have_gone_count_only_for_who_had_them() {
     let stranger = cluster.question.clone();
     cluster.question.rehearse().await;
     cluster.withdraw_rights().await;
-    let (known, unknown) = tokio::join!(cluster.question.decide(GRACE), stranger.decide(GRACE));
+    let (known, unknown) = tokio::join!(
+        cluster.question.decide(GRACE, || true),
+        stranger.decide(GRACE, || true)
+    );
     assert_eq!(known, Decision::CleanUp(Gone::Rights));
     assert_eq!(unknown, Decision::Keep(Kept::NeverAllowed));
+}
+
+#[test]
+fn to_be_refused_says_nothing_of_a_pod_that_is_not_to_end() {
+    let mut evidence = Evidence::new(true);
+    assert_eq!(evidence.weigh(Answer::Denied, false, true), Step::Ask);
+    // Deleted by force: its credentials are gone, and so is it.
+    let kept = Step::Done(Decision::Keep(Kept::NotEnding));
+    assert_eq!(evidence.weigh(Answer::Denied, true, false), kept);
+    // What says that the DaemonSet has gone needs no other sign.
+    let mut evidence = Evidence::new(true);
+    let gone = Step::Done(Decision::CleanUp(Gone::DaemonSet));
+    assert_eq!(evidence.weigh(Answer::Leaving, false, false), gone);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,13 +318,13 @@ async fn an_api_server_that_is_away_or_refuses_removes_nothing() {
     cluster.server.refuse_requests(true);
     let keep = Decision::Keep(Kept::Unreachable);
     assert_eq!(
-        cluster.question.decide(GRACE).await,
+        cluster.question.decide(GRACE, || true).await,
         keep,
         "it answers with errors"
     );
     cluster.server.stop().await;
     assert_eq!(
-        cluster.question.decide(GRACE).await,
+        cluster.question.decide(GRACE, || true).await,
         keep,
         "it does not answer"
     );
@@ -315,7 +336,7 @@ async fn a_daemon_set_that_is_replaced_by_force_is_waited_for() {
     cluster.delete_set().await;
     let cluster = Arc::new(cluster);
     let asked = Arc::clone(&cluster);
-    let decision = tokio::spawn(async move { asked.question.decide(GRACE).await });
+    let decision = tokio::spawn(async move { asked.question.decide(GRACE, || true).await });
     cluster
         .create(&cluster.sets(), Cluster::daemon_set(&json!({})))
         .await;
