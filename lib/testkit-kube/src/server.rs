@@ -1,5 +1,6 @@
 //! The server's handle: start, stop, clients and the switches of tests.
 
+mod counts;
 mod discovery;
 mod duplicate;
 mod handler;
@@ -12,6 +13,7 @@ mod watch;
 mod write;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::{
@@ -116,6 +118,7 @@ struct Shared {
     /// Watches send a bookmark when this changes.
     bookmark: signal::Sender<u64>,
     refusing: AtomicBool,
+    counts: counts::Counts,
     agent: RwLock<Option<Arc<dyn NodeAgent>>>,
 }
 
@@ -145,6 +148,7 @@ impl ApiServer {
             disconnect: signal::Sender::new(0),
             bookmark: signal::Sender::new(0),
             refusing: AtomicBool::new(false),
+            counts: counts::Counts::default(),
             agent: RwLock::new(None),
             options,
         });
@@ -307,6 +311,12 @@ impl ApiServer {
     /// From now on answers everything with 503, or serves again. Watches that are connected go on.
     pub fn refuse_requests(&self, refuse: bool) {
         self.inner.shared.refusing.store(refuse, Ordering::Relaxed);
+    }
+
+    /// How often a user has asked for what since the server was made, by verb and resource: `watch pods`,
+    /// `patch pods/status`. Requests of users that are not believed, or may not ask for it, do not count.
+    pub fn requests(&self, user: &User) -> BTreeMap<String, u64> {
+        self.inner.shared.counts.of(user)
     }
 
     /// Registers who runs pods: it answers for their logs, and ends them, so that a pod on a node is

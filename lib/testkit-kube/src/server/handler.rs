@@ -85,6 +85,7 @@ async fn serve(
     authorize(shared, &user, verb, &at, selected.as_deref())?;
     let resource = resource.ok_or_else(|| unknown(shared, &at))?;
     check_method(shared, &resource, &at, verb)?;
+    shared.counts.add(&user, verb, &at);
     let body = read_body(body).await?;
     let asked = Asked {
         user,

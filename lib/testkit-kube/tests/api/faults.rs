@@ -32,6 +32,30 @@ async fn a_server_starts_in_no_time() {
 }
 
 #[tokio::test]
+async fn requests_are_counted_by_user_verb_and_resource() {
+    let (server, client) = start().await;
+    let nobody = User::new("nobody");
+    let maps: Api<ConfigMap> = Api::default_namespaced(client);
+    maps.create(&PostParams::default(), &mk_map("a"))
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        maps.get("a").await.unwrap();
+    }
+    let refused = Api::<ConfigMap>::default_namespaced(server.client(&nobody).await.unwrap());
+    refused.get("a").await.unwrap_err();
+    let counted = server.requests(&User::admin());
+    let expected = [("create configmaps", 1), ("get configmaps", 2)];
+    assert_eq!(
+        counted,
+        expected
+            .map(|(what, times)| (what.to_owned(), times))
+            .into()
+    );
+    assert!(server.requests(&nobody).is_empty());
+}
+
+#[tokio::test]
 async fn data_and_clients_survive_a_stop() {
     let (server, client) = start().await;
     let maps: Api<ConfigMap> = Api::default_namespaced(client);
