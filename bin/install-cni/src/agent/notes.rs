@@ -13,8 +13,10 @@ use super::{
 #[derive(Clone, Debug)]
 pub(crate) struct Notes(Recorder);
 
-/// Failures in a row after which people are told: fewer are over before anybody has read of them.
-const TELLING: u32 = 5;
+/// Failures in a row after which people are told, about half a minute after the first. A ztunnel comes back
+/// to an agent that was restarted within 15 s: telling earlier would cost an Event for each pod of the
+/// node whenever an agent is upgraded.
+const TELLING: u32 = 13;
 
 /// What we were doing, in Events.
 const ACTION: &str = "Enrol";
