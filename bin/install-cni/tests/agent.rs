@@ -29,6 +29,10 @@ mod enrolment;
 mod kernel;
 
 #[cfg(test)]
+#[path = "agent/load.rs"]
+mod load;
+
+#[cfg(test)]
 #[path = "agent/node.rs"]
 mod node;
 

@@ -33,7 +33,10 @@ use mesh_zds::proxy::{Client as Proxy, WorkloadManager};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use testkit_kube::server::ApiServer;
+use testkit_kube::{
+    auth::{User, group},
+    server::ApiServer,
+};
 use testkit_net::{Namespace, wait};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
@@ -169,6 +172,11 @@ impl<K: Rules + Probes + Clone> Node<K> {
         node.process(1, &PathBuf::from("/proc/self/ns/net"), "0::/\n", 1);
         node.namespace("demo", json!({})).await;
         node
+    }
+
+    /// What the agents of this node have asked the API server for so far, and how often.
+    pub(crate) fn requests(&self) -> BTreeMap<String, u64> {
+        self.server.requests(&user())
     }
 
     pub(crate) fn patience(&mut self, patience: Patience) {
@@ -346,13 +354,18 @@ impl<K> Drop for Node<K> {
     }
 }
 
+/// As whom the agent speaks to the API server.
+fn user() -> User {
+    User::service_account("istio-system", "istio-cni").member_of(group::MASTERS)
+}
+
 async fn agent<K: Rules + Probes + Clone>(
     server: &ApiServer,
     kernel: &K,
     (run_dir, proc): (&TempDir, &TempDir),
     patience: Patience,
 ) -> (Agent<K, Ztunnels>, Handle<K, Ztunnels>) {
-    let client = server.admin_client().await.unwrap();
+    let client = server.client(&user()).await.unwrap();
     let reporter = events::Reporter {
         controller: "install-cni".to_owned(),
         instance: "test".to_owned(),
