@@ -212,6 +212,10 @@ fn is_outside(ip: &Value, interfaces: Option<&Value>) -> bool {
 /// `ip4` and `ip6` become entries of `ips`, their routes those of all.
 fn to_list(mut fields: Map<String, Value>) -> Map<String, Value> {
     let (mut ips, mut routes) = (Vec::new(), Vec::new());
+    // In a result of this form these mean nothing; in the other they would.
+    for meaningless in ["interfaces", "routes"] {
+        fields.remove(meaningless);
+    }
     for family in ["ip4", "ip6"] {
         let Some(Value::Object(mut ip)) = fields.remove(family) else {
             continue;
@@ -259,6 +263,8 @@ fn to_families(mut fields: Map<String, Value>) -> Map<String, Value> {
     let interfaces = fields.remove("interfaces");
     ips.retain(|ip| !is_outside(ip, interfaces.as_ref()));
     for (family, v6) in [("ip4", false), ("ip6", true)] {
+        // In a result of the other form it means nothing.
+        fields.remove(family);
         let is_of = |item: &Value, name: &str| {
             let address = item.get(name).and_then(Value::as_str).and_then(address_of);
             address.is_some_and(|address| address.is_ipv6() == v6)
