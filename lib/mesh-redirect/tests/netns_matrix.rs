@@ -18,6 +18,7 @@ use mesh_redirect::{
     },
     in_pod,
 };
+use serde_json::{Value, json};
 use testkit_net::{
     Namespace, eventually,
     namespace::{Run, connect},
@@ -30,6 +31,9 @@ use crate::engine::{Engine, snapshot};
 
 /// The application's port.
 const APP: u16 = 8080;
+
+/// The pod's interface to its guest: the last of those that the options name.
+const GUEST: &str = "fake1s0f1";
 
 /// A host on the other side, a pod, and a guest behind the pod, each with a cable to the next.
 struct Network {
@@ -144,45 +148,105 @@ const MATRIX: &[Row] = &[
     row(ProxyToAppAsClient,                 ["-",     "app",   "app",   "app",   "app",    "app"]),
 ];
 
-/// The situations other than "no rules".
-fn situations() -> [(&'static str, Options, Column); 5] {
-    let default = Options::default();
+impl Row {
+    /// The answer where DNS is not captured, if this is the one where it is.
+    fn without_dns(&self, answer: &'static str) -> &'static str {
+        if answer == "15053" {
+            self.no_dns
+        } else {
+            answer
+        }
+    }
+}
+
+/// The situations other than "no rules". Names with an underscore, and `default` and `ingress`, are those of
+/// the cases in Istio's tests, which capture IPv4 alone; see [`variants`].
+fn situations() -> [(&'static str, Options, Column); 9] {
+    let options = |dns_capture, ingress_mode, guests: bool| {
+        let interfaces = ["fake1s0f0", "fake1s0f1"].map(|name| name.parse().unwrap());
+        Options {
+            dns_capture,
+            ingress_mode,
+            virtual_interfaces: interfaces.into_iter().filter(|_| guests).collect(),
+            ..Options::default()
+        }
+    };
     [
-        ("default", default.clone(), |row| row.default),
+        ("default", options(true, false, false), |row| row.default),
+        ("ingress", options(false, true, false), |row| {
+            row.without_dns(row.ingress)
+        }),
+        ("virtual_interfaces", options(false, false, true), |row| {
+            row.without_dns(row.guests)
+        }),
         (
-            "no DNS",
-            Options {
-                dns_capture: false,
-                ..default.clone()
-            },
+            "ingress_and_virtual_interfaces",
+            options(false, true, true),
+            |row| row.without_dns(row.ingress_and_guests),
+        ),
+        (
+            "dns_pod_enabled_and_off_globally",
+            options(true, false, false),
+            |row| row.default,
+        ),
+        (
+            "dns_pod_disabled_and_on_globally",
+            options(false, false, false),
             |row| row.no_dns,
         ),
+        ("ingress with DNS", options(true, true, false), |row| {
+            row.ingress
+        }),
+        ("guests with DNS", options(true, false, true), |row| {
+            row.guests
+        }),
         (
-            "ingress",
-            Options {
-                ingress_mode: true,
-                ..default.clone()
-            },
-            |row| row.ingress,
-        ),
-        (
-            "guests",
-            Options {
-                virtual_interfaces: vec!["guest".parse().unwrap()],
-                ..default.clone()
-            },
-            |row| row.guests,
-        ),
-        (
-            "ingress and guests",
-            Options {
-                ingress_mode: true,
-                virtual_interfaces: vec!["guest".parse().unwrap()],
-                ..default
-            },
+            "ingress and guests with DNS",
+            options(true, true, true),
             |row| row.ingress_and_guests,
         ),
     ]
+}
+
+/// Each situation with IPv4 alone, and with IPv6 too, whose name ends in `_ipv6`.
+fn variants() -> Vec<(String, Options, Column)> {
+    let families = [(Families::Only(Family::V4), ""), (Families::Dual, "_ipv6")];
+    let each = situations().into_iter().flat_map(|situation| {
+        families.map(|(families, suffix)| {
+            let (name, options, expected) = situation.clone();
+            let options = Options {
+                families,
+                ..options
+            };
+            (format!("{name}{suffix}"), options, expected)
+        })
+    });
+    each.collect()
+}
+
+/// The agent's tests hold that it makes these options of its settings and a pod's annotations. The two
+/// cases that are missing, `hostprobe` and `hostprobe_ipv6`, are about the node: the agent's tests of the
+/// probe set hold them.
+#[test]
+fn the_cases_of_istios_tests_are_among_the_variants() {
+    let cases: Vec<Value> = serde_json::from_str(include_str!("cases.json")).unwrap();
+    assert_eq!(cases.len(), 6);
+    let variants = variants();
+    for (case, suffix) in cases.iter().flat_map(|case| [(case, ""), (case, "_ipv6")]) {
+        let name = format!("{}{suffix}", case["name"].as_str().unwrap());
+        let found = variants.iter().find(|(variant, ..)| *variant == name);
+        let (_, options, _) = found.unwrap_or_else(|| panic!("{name} is not tried"));
+        let interfaces = options.virtual_interfaces.iter().map(ToString::to_string);
+        let interfaces: Vec<_> = interfaces.collect();
+        let tried = json!({
+            "dnsCapture": options.dns_capture,
+            "ingressMode": options.ingress_mode,
+            "virtualInterfaces": interfaces,
+        });
+        assert_eq!(tried, case["options"], "{name}");
+        let both = options.families == Families::Dual;
+        assert_eq!(both, suffix == "_ipv6", "{name}");
+    }
 }
 
 #[tokio::test]
@@ -234,29 +298,17 @@ async fn every_flow_goes_where_it_belongs(engine: Engine) {
         network.withdraw(engine);
     }
     let before = snapshot(&network.pod);
-    for ((situation, options, expected), families) in situations().into_iter().flat_map(|s| {
-        [Families::Dual, Families::Only(Family::V4)].map(|families| (s.clone(), families))
-    }) {
-        network.enrol(
-            engine,
-            &Options {
-                families,
-                ..options
-            },
-        );
+    for (situation, options, expected) in variants() {
+        network.enrol(engine, &options);
         for family in Family::ALL {
-            let captured = families.contains(family);
+            let captured = options.families.contains(family);
             let expected = if captured {
                 expected
             } else {
                 |row: &Row| row.none
             };
             network
-                .check(
-                    &format!("{engine}, {situation}, {families:?}"),
-                    family,
-                    expected,
-                )
+                .check(&format!("{engine}, {situation}"), family, expected)
                 .await;
         }
         network.withdraw(engine);
@@ -278,7 +330,7 @@ impl Network {
         let run = Run::new();
         let [host, pod, guest] = ["host", "pod", "guest"].map(|name| run.namespace(name).unwrap());
         connect((&host, "pod"), (&pod, "eth0")).unwrap();
-        connect((&pod, "guest"), (&guest, "eth0")).unwrap();
+        connect((&pod, GUEST), (&guest, "eth0")).unwrap();
         host.ip_batch(
             "addr add 10.9.0.1/24 dev pod\naddr add fd09::1/64 dev pod nodad\n\
              addr add 192.0.2.1/32 dev lo\naddr add 2001:db8::1/128 dev lo nodad\n\
@@ -287,11 +339,11 @@ impl Network {
              route add 10.8.0.0/24 via 10.9.0.2\nroute add fd08::/64 via fd09::2\n",
         )
         .unwrap();
-        pod.ip_batch(
+        pod.ip_batch(&format!(
             "addr add 10.9.0.2/24 dev eth0\naddr add fd09::2/64 dev eth0 nodad\n\
-             addr add 10.8.0.1/24 dev guest\naddr add fd08::1/64 dev guest nodad\n\
+             addr add 10.8.0.1/24 dev {GUEST}\naddr add fd08::1/64 dev {GUEST} nodad\n\
              route add default via 10.9.0.1\nroute add default via fd09::1\n",
-        )
+        ))
         .unwrap();
         guest
             .ip_batch(

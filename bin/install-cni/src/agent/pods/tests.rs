@@ -1,4 +1,5 @@
 use mesh_cni::enrolment::Selector;
+use mesh_redirect::Families;
 use serde_json::{Value, json};
 
 use super::{annotations::Shown, *};
@@ -209,6 +210,44 @@ fn annotations_are_read_as_istio_reads_them() {
     let wrong = json!({"istio.io/reroute-virtual-interfaces": vec!["a b"; 60].join(",")});
     let (read, invalid) = options(wrong);
     assert_eq!((read.virtual_interfaces.len(), invalid), (0, 8));
+}
+
+/// The cases of Istio's tests of ambient rules, each with IPv4 alone and (`_ipv6`) with both families. Where
+/// their options send each flow is held by the matrix of mesh-redirect, on every backend.
+///
+/// | case | of |
+/// |---|---|
+/// | `default`, `default_ipv6` | a pod |
+/// | `ingress`, `ingress_ipv6` | a pod |
+/// | `virtual_interfaces`, `virtual_interfaces_ipv6` | a pod |
+/// | `ingress_and_virtual_interfaces`, `ingress_and_virtual_interfaces_ipv6` | a pod |
+/// | `dns_pod_enabled_and_off_globally`, `dns_pod_enabled_and_off_globally_ipv6` | a pod |
+/// | `dns_pod_disabled_and_on_globally`, `dns_pod_disabled_and_on_globally_ipv6` | a pod |
+/// | `hostprobe`, `hostprobe_ipv6` | the node: see `tests/agent/kernel/probes.rs` |
+#[test]
+fn settings_and_annotations_make_the_options_of_istios_cases() {
+    let cases = include_str!("../../../../../lib/mesh-redirect/tests/cases.json");
+    let cases: Vec<Value> = serde_json::from_str(cases).unwrap();
+    assert_eq!(cases.len(), 6);
+    for (case, ipv6) in cases.iter().flat_map(|case| [(case, false), (case, true)]) {
+        let settings = Options {
+            families: Families::new(true, ipv6).unwrap(),
+            dns_capture: case["dnsGlobally"].as_bool().unwrap(),
+            ..Options::default()
+        };
+        let annotations = json!({"metadata": {"annotations": case["annotations"]}});
+        let pod = mk_pod("web", "u1", &annotations);
+        assert!(pod.annotations.invalid.is_empty(), "{case}");
+        let options = pod.annotations.options(&settings);
+        let interfaces = options.virtual_interfaces.iter().map(ToString::to_string);
+        let made = json!({
+            "dnsCapture": options.dns_capture,
+            "ingressMode": options.ingress_mode,
+            "virtualInterfaces": interfaces.collect::<Vec<_>>(),
+        });
+        assert_eq!(made, case["options"], "{case}");
+        assert_eq!(options.families, settings.families);
+    }
 }
 
 #[test]

@@ -68,6 +68,7 @@ fn ask_as_nobody(namespace: &Namespace, to: SocketAddr) -> String {
     namespace.exec("setpriv", &arguments, "").unwrap()
 }
 
+/// `hostprobe_ipv6` among the cases of Istio's tests.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_host_sends_to_a_member_is_a_probe_and_nothing_else_is() {
     for mechanism in MECHANISMS {
@@ -230,6 +231,7 @@ async fn members_move_with_the_mechanism_and_nothing_of_the_old_one_stays() {
     }
 }
 
+/// `hostprobe` among the cases of Istio's tests is with IPv4 alone.
 #[tokio::test]
 async fn a_family_that_is_not_captured_has_no_probe_set() {
     let host = Namespace::new("host").unwrap();
