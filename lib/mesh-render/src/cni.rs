@@ -73,6 +73,7 @@ pub fn render(spec: &IstioCNISpec, settings: &Settings) -> Result<Rendered, Erro
     let agent = Agent::new(spec, values, settings)?;
     let mut notes = decoded.notes;
     notes.extend(agent.repair_note());
+    notes.extend(agent.dns_note());
     notes.extend(agent.env_notes());
     Ok(Rendered {
         objects: node::scoped(agent.objects(), values.global.resource_scope.as_deref()),
@@ -155,6 +156,16 @@ impl<'a> Agent<'a> {
         (wanted && !self.is_istio()).then(|| Note::WithoutEffect {
             path: "cni.repair".to_owned(),
             why: "this distribution's agent knows no sidecars that could need it",
+        })
+    }
+
+    /// Somebody may run Istio's ztunnel beside our agent, which the values of a CNI agent do not tell.
+    fn dns_note(&self) -> Option<Note> {
+        let wanted = self.values.ambient.dns_capture.unwrap_or_default();
+        (wanted && !self.is_istio()).then(|| Note::Caution {
+            path: "cni.ambient.dnsCapture".to_owned(),
+            what: "this distribution's ztunnel does not answer DNS yet, and pods of the mesh resolve no \
+                   names with it: leave it out, unless the ztunnel is Istio's",
         })
     }
 

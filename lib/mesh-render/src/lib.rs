@@ -36,11 +36,11 @@ pub use self::{
 pub struct Rendered {
     /// In the order in which they are to be applied: accounts and rights before what needs them.
     pub objects: Vec<Object>,
-    /// Values without effect.
+    /// Values without effect, or with one that needs care.
     pub notes: Vec<Note>,
 }
 
-/// A value that was given and has no effect. Holds its path, such as `pilot.autoscaleMax`.
+/// A value that was given and has no effect, or not the one that may be expected. Holds its path, such as `pilot.autoscaleMax`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Note {
     /// Nobody knows it: misspelt, or of a newer version.
@@ -53,6 +53,14 @@ pub enum Note {
         path: String,
         /// Why not, and what to use instead.
         why: &'static str,
+    },
+    /// It has an effect that its author may not be aware of.
+    #[error("spec.values.{path}: {what}")]
+    Caution {
+        /// The path of the value.
+        path: String,
+        /// What it does, and what to do about it.
+        what: &'static str,
     },
 }
 
@@ -83,7 +91,9 @@ impl Note {
     /// The path of the value below `spec.values`.
     pub fn path(&self) -> &str {
         match self {
-            Self::Unknown(path) | Self::WithoutEffect { path, .. } => path,
+            Self::Unknown(path) | Self::WithoutEffect { path, .. } | Self::Caution { path, .. } => {
+                path
+            }
         }
     }
 }

@@ -311,6 +311,29 @@ fn values_without_effect_are_told() {
 }
 
 #[test]
+fn capture_of_dns_that_our_ztunnel_does_not_answer_is_told() {
+    let notes = |values| {
+        let rendered = on(PlatformKind::Kubernetes, values);
+        let notes = rendered.notes.iter().map(ToString::to_string);
+        notes.collect::<Vec<_>>()
+    };
+    let capture = json!({"cni": {"ambient": {"dnsCapture": true}}});
+    let told = notes(capture.clone());
+    assert_eq!(told.len(), 1, "{told:?}");
+    let (path, advice) = ("spec.values.cni.ambient.dnsCapture: ", "leave it out");
+    assert!(
+        told[0].starts_with(path) && told[0].contains(advice),
+        "{told:?}"
+    );
+
+    let mut istios = capture;
+    istios["global"] = json!({"distribution": "istio"});
+    assert!(notes(istios).is_empty());
+    let off = json!({"cni": {"ambient": {"dnsCapture": false}}});
+    assert!(notes(off).is_empty());
+}
+
+#[test]
 fn what_the_agent_needs_is_not_the_users() {
     let users = json!({"cni": {"env": {
         "ALLOW_SWITCH_TO_HOST_NS": "false", "AMBIENT_ENABLED": "false", "POD_NAMESPACE": "mine",

@@ -86,7 +86,6 @@ fn agent_values() -> Vec<(Value, Value)> {
         json!({"cni": {"chained": false}}),
         json!({"cni": {"provider": "multus"}}),
         json!({"cni": {"ambient": {"enablementSelectors": []}}}),
-        json!({"cni": {"ambient": {"dnsCapture": true}}}),
         json!({"cni": {"ambient": {"ipv6": false}}}),
         json!({"cni": {"ambient": {"reconcileIptablesOnStartup": false}}}),
         json!({"cni": {"ambient": {"shareHostNetworkNamespace": true}}}),
@@ -122,6 +121,7 @@ fn agent_values() -> Vec<(Value, Value)> {
         json!({"cni": {"repair": {"brokenPodLabelKey": "own"}}}),
         json!({"cni": {"repair": {"brokenPodLabelValue": "own"}}}),
         json!({"cni": {"ambient": {"enabled": false}}}),
+        json!({"cni": {"ambient": {"dnsCapture": false}}}),
         json!({"cni": {"hub": "docker.io/istio", "variant": "debug"}}),
     ];
     let quota = json!({"cni": {"resourceQuotas": {"enabled": true}}});
