@@ -13,10 +13,13 @@ use super::{
 #[derive(Clone, Debug)]
 pub(crate) struct Notes(Recorder);
 
-/// Failures in a row after which people are told, about half a minute after the first. A ztunnel comes back
-/// to an agent that was restarted within 15 s: telling earlier would cost an Event for each pod of the
-/// node whenever an agent is upgraded.
-const TELLING: u32 = 13;
+/// Failures in a row after which people are told: less may be over in a moment.
+const TELLING: u32 = 5;
+
+/// The same of ztunnel, about half a minute after the first failure. A ztunnel comes back to an agent that was
+/// restarted within 15 s: telling earlier would cost an Event for each pod of the node whenever an agent is
+/// upgraded.
+const TELLING_OF_ZTUNNEL: u32 = 13;
 
 /// What we were doing, in Events.
 const ACTION: &str = "Enrol";
@@ -51,7 +54,7 @@ impl Notes {
             let attempts = failure.attempts;
             tracing::warn!(%namespace, %name, step, attempts, reason = failure.cause.reason, "{message}");
         }
-        if failure.attempts == TELLING {
+        if failure.attempts == failure.step.telling() {
             let message = format!("{}: {message}", failure.step.attempt());
             self.note(uid, pod, Severity::Warning, (failure.cause.reason, message));
         }
@@ -103,6 +106,14 @@ impl Step {
             Self::Rules => "cannot program the pod's redirection rules",
             Self::Ztunnel => "ztunnel does not confirm the pod",
             Self::Probes => "cannot let the node's probes reach the pod",
+        }
+    }
+
+    /// Failures in a row after which an Event is worth it.
+    fn telling(self) -> u32 {
+        match self {
+            Self::Ztunnel => TELLING_OF_ZTUNNEL,
+            Self::Namespace | Self::Rules | Self::Probes => TELLING,
         }
     }
 
