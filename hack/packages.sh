@@ -6,6 +6,7 @@ pkg-config pkg-config pkgconf-pkg-config
 ip iproute2 iproute
 nft nftables nftables
 iptables-restore iptables iptables-nft
+ipset ipset ipset
 curl curl curl
 python3 python3 python3
 tcpdump tcpdump tcpdump
