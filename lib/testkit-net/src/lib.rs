@@ -12,6 +12,7 @@
 
 pub mod capture;
 pub mod cni;
+pub mod filters;
 pub mod leftover;
 pub mod namespace;
 pub mod process;

@@ -9,7 +9,7 @@ mod probes;
 
 use install_cni::kernel::{Config, Kernel, Mechanism, Variant};
 use mesh_redirect::{Families, options::ProbeAddresses};
-use testkit_net::Namespace;
+use testkit_net::{Namespace, filters};
 
 /// Every mechanism that a node may have.
 const MECHANISMS: [Mechanism; 3] = [
@@ -47,30 +47,11 @@ async fn kernel(host: &Namespace, mechanism: Mechanism) -> Kernel {
     kernel
 }
 
-/// All that the kernel holds about packet filters, sets and routes, without counters and comments, line by
-/// line in no order: programs list tables in the order in which they were made.
+/// What the namespace holds, line by line in no order: programs list tables in the order in which they were
+/// made.
 fn snapshot(namespace: &Namespace) -> Vec<String> {
-    let listings: [(&str, &[&str]); 10] = [
-        ("nft", &["--stateless", "list", "ruleset"]),
-        ("iptables-nft-save", &[]),
-        ("ip6tables-nft-save", &[]),
-        ("iptables-legacy-save", &[]),
-        ("ip6tables-legacy-save", &[]),
-        ("ipset", &["save"]),
-        ("ip", &["rule"]),
-        ("ip", &["-6", "rule"]),
-        ("ip", &["route", "show", "table", "all"]),
-        ("ip", &["-6", "route", "show", "table", "all"]),
-    ];
-    let mut lines = Vec::new();
-    for (program, arguments) in listings {
-        let output = namespace.exec(program, arguments, "").unwrap();
-        let told = output.lines().filter(|line| !line.starts_with('#'));
-        lines.extend(told.map(|line| match line.split_once(" [") {
-            Some((chain, _counters)) if line.starts_with(':') => chain.to_owned(),
-            _ => line.to_owned(),
-        }));
-    }
+    let held = filters::snapshot(namespace).unwrap();
+    let mut lines: Vec<_> = held.lines().map(str::to_owned).collect();
     lines.sort();
     lines
 }

@@ -33,7 +33,7 @@ use testkit_kube::{
     auth::token::Wanted,
     server::{ApiServer, Options},
 };
-use testkit_net::Namespace;
+use testkit_net::{Namespace, filters};
 use tokio::task::JoinHandle;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -323,11 +323,8 @@ async fn ask(at: SocketAddr, path: &'static str) -> (String, String) {
     (status, body.to_owned())
 }
 
-fn state(of: &Namespace) -> String {
-    let rules = of
-        .exec("nft", &["--stateless", "list", "ruleset"], "")
-        .unwrap();
-    rules + &of.ip("rule").unwrap()
+fn held(by: &Namespace) -> String {
+    filters::snapshot(by).unwrap()
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -342,7 +339,7 @@ fn names(folder: &Path) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_does_its_work_with_the_rights_that_it_is_given() {
     let world = World::new(|_| true).await;
-    let before = [state(&world.pod), state(&world.host)];
+    let before = [held(&world.pod), held(&world.host)];
     let mut agent = world.agent().await;
     ready(&agent).await;
     assert!(
@@ -360,7 +357,7 @@ async fn the_agent_does_its_work_with_the_rights_that_it_is_given() {
         ("200", "{\"enrolled\":true}")
     );
     world.annotated(Some("enabled")).await;
-    let rules = state(&world.pod);
+    let rules = held(&world.pod);
     assert!(rules.contains("istio-ambient-nat"), "{rules}");
     let (_, metrics) = ask(agent.metrics.unwrap(), "/metrics").await;
     for line in [
@@ -391,7 +388,7 @@ async fn the_agent_does_its_work_with_the_rights_that_it_is_given() {
     signals.quitter().quit();
     agent.until_told(&mut signals).await.unwrap();
     assert!(world.chain().contains("istio-cni"));
-    assert_eq!(state(&world.pod), rules);
+    assert_eq!(held(&world.pod), rules);
 
     // The end of the mesh: nothing stays.
     agent = world.agent().await;
@@ -403,7 +400,7 @@ async fn the_agent_does_its_work_with_the_rights_that_it_is_given() {
     signals.quitter().quit();
     agent.until_told(&mut signals).await.unwrap();
     ztunnel.abort();
-    assert_eq!([state(&world.pod), state(&world.host)], before);
+    assert_eq!([held(&world.pod), held(&world.host)], before);
     assert!(!world.chain().contains("istio-cni"), "{}", world.chain());
     assert_eq!(names(&world.dir.path().join("bin")), [""; 0]);
     assert_eq!(names(&world.dir.path().join("run")), [""; 0]);
@@ -456,7 +453,7 @@ fn uninstall(world: &World) -> Command {
 #[tokio::test(flavor = "multi_thread")]
 async fn uninstall_removes_what_an_agent_has_left_and_nothing_under_one_that_runs() {
     let world = World::new(|_| true).await;
-    let before = [state(&world.pod), state(&world.host)];
+    let before = [held(&world.pod), held(&world.host)];
     let agent = world.agent().await;
     ready(&agent).await;
     let ztunnel = world.ztunnel();
@@ -476,11 +473,11 @@ async fn uninstall_removes_what_an_agent_has_left_and_nothing_under_one_that_run
     signals.quitter().quit();
     agent.until_told(&mut signals).await.unwrap();
     ztunnel.abort();
-    assert_ne!(state(&world.pod), before[0]);
+    assert_ne!(held(&world.pod), before[0]);
     let mut done = world.host.spawn(uninstall(&world)).unwrap();
     let status = done.wait(DEADLINE).await.unwrap();
     assert!(status.success(), "{}{}", done.stdout(), done.stderr());
-    assert_eq!([state(&world.pod), state(&world.host)], before);
+    assert_eq!([held(&world.pod), held(&world.host)], before);
     assert!(!world.chain().contains("istio-cni"));
     assert_eq!(names(&world.dir.path().join("bin")), [""; 0]);
     assert_eq!(names(&world.dir.path().join("run")), [""; 0]);

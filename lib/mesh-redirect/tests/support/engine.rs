@@ -9,7 +9,7 @@ use mesh_redirect::{
     netlink::{self, Dump},
 };
 use testkit_net::{
-    Namespace,
+    Namespace, filters,
     nfnetlink::{Snapshot, Socket},
 };
 
@@ -152,36 +152,8 @@ pub(crate) fn dump(pod: &Namespace) -> (Snapshot, Dump) {
     (listed, dump)
 }
 
-/// All that the kernel holds about packet filters and routes, without counters and comments.
 pub(crate) fn snapshot(pod: &Namespace) -> String {
-    let listings: [(&str, &[&str]); 9] = [
-        ("nft", &["--stateless", "list", "ruleset"]),
-        ("iptables-nft-save", &[]),
-        ("ip6tables-nft-save", &[]),
-        ("iptables-legacy-save", &[]),
-        ("ip6tables-legacy-save", &[]),
-        ("ip", &["rule"]),
-        ("ip", &["-6", "rule"]),
-        ("ip", &["route", "show", "table", "all"]),
-        ("ip", &["-6", "route", "show", "table", "all"]),
-    ];
-    let mut snapshot = String::new();
-    for (program, arguments) in listings {
-        let output = pod.exec(program, arguments, "").unwrap();
-        let lines = output
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .map(without_counters);
-        snapshot.extend(lines.flat_map(|line| [line, "\n".to_owned()]));
-    }
-    snapshot
-}
-
-fn without_counters(line: &str) -> String {
-    match line.split_once(" [") {
-        Some((chain, _)) if line.starts_with(':') => chain.to_owned(),
-        _ => line.to_owned(),
-    }
+    filters::snapshot(pod).unwrap()
 }
 
 /// Some that differ in everything.
