@@ -40,11 +40,16 @@ pub enum Error {
     Refused(Refusal),
     /// There is no agent that understands us; the reason why.
     Unreachable(String),
+    /// An agent listens that does not know this call: Istio's, which knows [`Verb::IstioAdd`] and nothing else.
+    Unknown,
 }
 
 /// Why the plugin does not know who belongs in the mesh.
 #[derive(Debug)]
 pub struct NoSnapshot(String);
+
+/// Most bytes of words of an agent that are passed on.
+const MOST_WORDS: usize = 2048;
 
 // === impl Agent ===
 
@@ -102,10 +107,7 @@ impl Agent {
                     Error::Unreachable(format!("read the agent's answer: {error}"))
                 })
             }
-            404 => Err(Error::Unreachable(format!(
-                "an agent listens that does not know {}: it is not ours, or older",
-                verb.path()
-            ))),
+            404 => Err(Error::Unknown),
             status => Err(Error::Refused(refusal(status, &answer.body))),
         }
     }
@@ -133,10 +135,15 @@ impl fmt::Display for NoSnapshot {
     }
 }
 
+/// Ours says why in fields, Istio's in plain words.
 fn refusal(status: u16, body: &[u8]) -> Refusal {
-    serde_json::from_slice(body).unwrap_or_else(|_| Refusal {
-        message: format!("the agent answered with status {status}"),
-        again: status >= 500,
+    serde_json::from_slice(body).unwrap_or_else(|_| {
+        let said = String::from_utf8_lossy(body.get(..MOST_WORDS).unwrap_or(body));
+        let message = format!("the agent answered with status {status}: {}", said.trim());
+        Refusal {
+            message: message.trim_end_matches(": ").to_owned(),
+            again: status >= 500,
+        }
     })
 }
 

@@ -13,7 +13,7 @@ use std::{
 use mesh_cni::{
     config::PLUGIN,
     enrolment::Belongs,
-    protocol::{Added, Attachment, Refusal, Valid, ValidAttachment, Verb},
+    protocol::{Added, Attachment, IstioAdd, Refusal, Valid, ValidAttachment, Verb},
     spec::{Call, Code, Failure, NetworkConfig, Outcome, Pod, Sandbox, Version, conf, version},
 };
 use serde::de::IgnoredAny;
@@ -26,6 +26,12 @@ use crate::{
 
 /// The agent's DaemonSet, whose name is a contract; its pods' names begin with it.
 const AGENT: &str = "istio-cni-node";
+
+/// What Istio's agent says of a pod that it leaves outside, since 1.26 at the latest.
+const NOT_ELIGIBLE: &str = "not eligible for ambient";
+
+/// For the log.
+const ISTIO_LISTENS: &str = "Istio's agent listens";
 
 /// One run of the plugin.
 #[derive(Debug)]
@@ -171,6 +177,7 @@ impl Run<'_> {
                     };
                     self.log.line(Level::Debug, verdict);
                 }
+                Err(Error::Unknown) => self.add_by_istio(pod, &attachment)?,
                 Err(error) => self.without_agent(pod, error)?,
             }
         }
@@ -188,8 +195,11 @@ impl Run<'_> {
         if let Some(pod) = self.concerned(sandbox) {
             let attachment = self.attachment(sandbox, pod, previous.as_ref());
             let asked = self.agent.ask(Verb::Check, &attachment, self.patient());
-            if let Err(error) = asked.map(|IgnoredAny| {}) {
-                self.without_agent(pod, error)?;
+            match asked {
+                Ok(IgnoredAny) => {}
+                // Its own plugin checks nothing either.
+                Err(Error::Unknown) => self.log.line(Level::Debug, ISTIO_LISTENS),
+                Err(error) => self.without_agent(pod, error)?,
             }
         }
         Ok(String::new())
@@ -212,6 +222,7 @@ impl Run<'_> {
                 self.log.line(Level::Info, &text);
             }
             Err(Error::Refused(refusal)) => self.log.line(Level::Warn, &refusal.message),
+            Err(Error::Unknown) => self.log.line(Level::Debug, ISTIO_LISTENS),
         }
     }
 
@@ -225,7 +236,8 @@ impl Run<'_> {
             attachments: valid.collect(),
         };
         match self.agent.ask(Verb::Collect, &valid, self.brief()) {
-            Ok(IgnoredAny) => Ok(String::new()),
+            // Istio's agent sees by itself which pods have gone.
+            Ok(IgnoredAny) | Err(Error::Unknown) => Ok(String::new()),
             Err(Error::Refused(refusal)) => Err(refused(refusal)),
             Err(Error::Unreachable(reason)) => Err(Failure {
                 code: Code::TryAgain,
@@ -239,23 +251,37 @@ impl Run<'_> {
     /// its own is started, whether it belongs in the mesh or not, and after some minutes those that run are
     /// evicted. ADD is what keeps pods of the mesh from running outside of it.
     fn status(&mut self) -> Result<String, Failure> {
-        match self.agent.ask(Verb::Status, &(), self.brief()) {
-            Ok(IgnoredAny) => Ok(String::new()),
-            Err(error) if !self.config.plugin.status_needs_agent => {
-                let text = match error {
-                    Error::Unreachable(reason) => format!("the agent cannot be reached: {reason}"),
-                    Error::Refused(refusal) => refusal.message,
-                };
-                self.log.line(Level::Warn, &text);
-                Ok(String::new())
-            }
-            Err(Error::Unreachable(reason)) => Err(Failure {
+        let failure = match self.agent.ask(Verb::Status, &(), self.brief()) {
+            // Whether Istio's agent takes pods in is seen when one is added.
+            Ok(IgnoredAny) | Err(Error::Unknown) => return Ok(String::new()),
+            Err(Error::Unreachable(reason)) => Failure {
                 code: Code::NotAvailable,
                 message: format!("pods cannot be added: {}", self.absence()),
                 details: reason,
-            }),
-            Err(Error::Refused(refusal)) => Err(Failure::new(Code::NotAvailable, refusal.message)),
+            },
+            Err(Error::Refused(refusal)) => Failure::new(Code::NotAvailable, refusal.message),
+        };
+        if self.config.plugin.status_needs_agent {
+            return Err(failure);
         }
+        let text = format!("{}: {}", failure.message, failure.details);
+        self.log.line(Level::Warn, text.trim_end_matches(": "));
+        Ok(String::new())
+    }
+
+    /// Istio's agent listens: it replaces ours, and its plugin has not yet replaced this one. It takes pods in and
+    /// says which ones it does not, as its own plugin would not ask it about them.
+    fn add_by_istio(&mut self, pod: &Pod, attachment: &Attachment) -> Result<(), Failure> {
+        self.log.line(Level::Debug, ISTIO_LISTENS);
+        let event = IstioAdd::from(attachment);
+        match self.agent.ask(Verb::IstioAdd, &event, self.patient()) {
+            Ok(IgnoredAny) => self.log.line(Level::Debug, "in the mesh"),
+            Err(Error::Refused(refusal)) if refusal.message.contains(NOT_ELIGIBLE) => {
+                self.log.line(Level::Debug, "does not belong in the mesh");
+            }
+            Err(error) => self.without_agent(pod, error)?,
+        }
+        Ok(())
     }
 
     /// Decides on a pod of which the agent has not said that it is right.
@@ -263,6 +289,7 @@ impl Run<'_> {
         let reason = match error {
             Error::Refused(refusal) => return Err(refused(refusal)),
             Error::Unreachable(reason) => reason,
+            Error::Unknown => "what listens on its socket is no agent of a mesh".to_owned(),
         };
         let (belongs, unknown) = self.agent.belongs(&pod.namespace);
         let why = match belongs {

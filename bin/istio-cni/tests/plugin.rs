@@ -13,6 +13,8 @@ mod chain;
 mod commands;
 #[path = "plugin/fake.rs"]
 mod fake;
+#[path = "plugin/istio.rs"]
+mod istio;
 #[path = "plugin/portable.rs"]
 mod portable;
 #[path = "plugin/process.rs"]

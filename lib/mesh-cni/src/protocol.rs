@@ -1,6 +1,6 @@
 //! What the plugin says to the agent, over HTTP/1.1 on a Unix socket that only root may use.
 //!
-//! `/cmdadd` is Istio's plugin's; the others are ours.
+//! `/cmdadd` is Istio's plugin's, and all that Istio's agent knows; the others are ours.
 
 use std::net::IpAddr;
 
@@ -137,6 +137,22 @@ pub struct Refusal {
 /// Go writes a list without a value as `null`.
 fn null_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IstioIp>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+// === impl IstioAdd ===
+
+impl From<&Attachment> for IstioAdd {
+    fn from(attachment: &Attachment) -> Self {
+        let ip = |ip: &IpAddr| IstioIp {
+            address: IstioNet { ip: *ip },
+        };
+        Self {
+            netns: attachment.netns.clone(),
+            pod_name: attachment.pod_name.clone(),
+            pod_namespace: attachment.pod_namespace.clone(),
+            ips: attachment.addresses.iter().map(ip).collect(),
+        }
+    }
 }
 
 // === impl Verb ===

@@ -161,9 +161,8 @@ fn pod_that_does_not_belong_in_the_mesh_starts_without_the_agent() {
 #[test]
 fn agent_that_starts_or_is_replaced_meanwhile_is_asked_again() {
     let node = Node::new();
-    let istios = Reply::Says(404, Value::Null);
     let garbage = Reply::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{");
-    let agent = node.agent([Reply::Dies, istios, garbage, enrolled()]);
+    let agent = node.agent([Reply::Dies, garbage, enrolled()]);
     let patience = Patience {
         absence: Duration::from_secs(10),
         ..patience()
@@ -172,7 +171,7 @@ fn agent_that_starts_or_is_replaced_meanwhile_is_asked_again() {
     let (status, said) = call(patience, "ADD", &POD, &config);
     assert_eq!(status, 0, "{said}");
     let asked = agent.asked();
-    assert_eq!(asked.len(), 4);
+    assert_eq!(asked.len(), 3);
     assert!(asked.iter().all(|request| *request == asked[0]));
 }
 

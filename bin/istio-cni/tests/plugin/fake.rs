@@ -51,10 +51,13 @@ impl Server {
             let mut reply = Reply::Dies;
             for stream in listener.incoming() {
                 reply = replies.next().unwrap_or(reply);
-                match serve(stream.unwrap(), &reply) {
-                    Some(request) => drop(tell.send(request)),
-                    None => return,
-                }
+                let mut stream = stream.unwrap();
+                let Some(request) = request(&mut stream) else {
+                    return;
+                };
+                // Before the answer: who has that may ask at once what was asked.
+                drop(tell.send(request));
+                answer(stream, &reply);
             }
         });
         Self {
@@ -80,9 +83,7 @@ impl Drop for Server {
     }
 }
 
-/// Reads a request and answers it; none if the connection ends before.
-fn serve(mut stream: UnixStream, reply: &Reply) -> Option<(String, Value)> {
-    let request = request(&mut stream)?;
+fn answer(mut stream: UnixStream, reply: &Reply) {
     let written = match reply {
         Reply::Says(status, body) => {
             let body = if body.is_null() {
@@ -102,9 +103,9 @@ fn serve(mut stream: UnixStream, reply: &Reply) -> Option<(String, Value)> {
     };
     // A plugin that went away early is what some tests are about.
     drop(written);
-    Some(request)
 }
 
+/// Reads a request; none if the connection ends before.
 fn request(stream: &mut UnixStream) -> Option<(String, Value)> {
     let mut bytes = Vec::new();
     loop {
