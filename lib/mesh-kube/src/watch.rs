@@ -7,7 +7,7 @@
 //!
 //! - One object that cannot be decoded is an [`Event::Invalid`] of its key; the others arrive.
 //! - When the connection breaks, the watch goes on where it was. When that version is no longer kept
-//!   (410), everything is listed again.
+//!   (410), everything is listed again, from the API server's memory if [`Options::lists`] says so.
 //! - A kind that the API server does not know (its CRD is missing) counts as an empty, synced
 //!   collection and is looked for again every few seconds. When the CRD goes away, its objects go.
 //! - Failures are retried for ever, with back-off, and are visible in [`State::trouble`], in the log and
@@ -78,12 +78,27 @@ pub struct Options {
     pub labels: Option<String>,
     /// Only objects with these fields, as in `kubectl --field-selector`.
     pub fields: Option<String>,
-    /// How many objects a page of a list holds at most.
+    /// Where lists come from.
+    pub lists: Lists,
+    /// How many objects a page of a list of [`Lists::Stored`] holds at most.
     pub page: u32,
     /// How long to wait between two looks for a kind that the API server does not know.
     pub absent: Duration,
     /// How long to wait after a failure.
     pub backoff: Backoff,
+}
+
+/// Where the API server takes a list from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lists {
+    /// From its store, page by page: as new as anything. The store reads all objects of the kind for it, also
+    /// where only few of them are selected.
+    #[default]
+    Stored,
+    /// From its memory, all at once: perhaps a moment old, as a watch may be, but never older than what was
+    /// known before. For programs that run on every node: thousands of them may start at the same time, and what
+    /// each selects of many objects is little.
+    Cached,
 }
 
 /// How a watch does.
@@ -160,6 +175,9 @@ pub const BATCH: usize = 512;
 /// hardly ever silent for so long.
 pub(crate) const SILENCE: Duration = Duration::from_secs(180);
 
+/// How the API server's answer names a version that it has not seen yet.
+const TOO_NEW: &str = "ResourceVersionTooLarge";
+
 /// Tells `index` what the collection behind `api` holds, for ever.
 ///
 /// The program spawns this, and drops it to end it; `state` says when the first list is complete.
@@ -217,6 +235,7 @@ impl Default for Options {
         Self {
             labels: None,
             fields: None,
+            lists: Lists::default(),
             // What all of Kubernetes' own clients use.
             page: 500,
             absent: Duration::from_secs(5),
@@ -298,6 +317,16 @@ impl Error {
             Self::Silent(..) | Self::Broken(..) | Self::Short(_) => Fault::Unavailable,
             Self::Malformed(..) => Fault::Protocol,
         }
+    }
+
+    /// Whether the API server says that it has seen nothing as new as what we know: it lags behind another, or
+    /// its store was restored.
+    fn is_too_new(&self) -> bool {
+        let Self::List(_, kube::Error::Api(status)) = self else {
+            return false;
+        };
+        let mut causes = status.details.iter().flat_map(|details| &details.causes);
+        causes.any(|cause| cause.reason == TOO_NEW)
     }
 
     /// The failure in words, with what helps where we know it.

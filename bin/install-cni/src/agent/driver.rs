@@ -182,7 +182,7 @@ impl<K: Rules + Probes, Z: Proxies> Agent<K, Z> {
         let shared = &self.handle.shared;
         let options = watch::Options {
             fields: Some(format!("spec.nodeName={}", shared.node)),
-            ..watch::Options::default()
+            ..options()
         };
         let api = Api::<PodObject>::all(shared.client.clone());
         let feed = PodFeed(shared.clone());
@@ -192,8 +192,16 @@ impl<K: Rules + Probes, Z: Proxies> Agent<K, Z> {
     async fn watch_namespaces(&self, state: news::Sender<State>) {
         let shared = &self.handle.shared;
         let api = Api::<NamespaceObject>::all(shared.client.clone());
-        let (options, feed) = (watch::Options::default(), NamespaceFeed(shared.clone()));
-        match watch::run(api, options, self.watches.clone(), state, feed).await {}
+        let feed = NamespaceFeed(shared.clone());
+        match watch::run(api, options(), self.watches.clone(), state, feed).await {}
+    }
+}
+
+/// There is an agent on every node of the cluster.
+fn options() -> watch::Options {
+    watch::Options {
+        lists: watch::Lists::Cached,
+        ..watch::Options::default()
     }
 }
 

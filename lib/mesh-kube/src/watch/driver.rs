@@ -18,7 +18,8 @@ use tokio_util::{
 };
 
 use super::{
-    BATCH, Error, Event, Index, Kind, Malformed, Metrics, Options, SILENCE, State, is_absent,
+    BATCH, Error, Event, Index, Kind, Lists, Malformed, Metrics, Options, SILENCE, State,
+    is_absent,
     known::Known,
     metrics::Counts,
     wire::{self, Line, Told},
@@ -49,13 +50,25 @@ pub(super) struct Target {
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// List everything, in pages of this size.
-    List { page: u32 },
+    /// List everything.
+    List(Listing),
     /// Watch what happens after this version.
     Watch { version: String },
     /// The API server did not know the kind; list after a while.
     Absent,
 }
+
+/// How everything is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Listing {
+    /// By the API server's store, in pages of this size.
+    Stored { page: u32 },
+    /// By its memory, if that is not older than this version.
+    Cached { since: String },
+}
+
+/// A version that nothing is older than.
+const ANY: &str = "0";
 
 /// Largest line of a watch: an object may have a few MiB, in JSON and with its metadata.
 const LINE: usize = 32 << 20;
@@ -116,19 +129,17 @@ where
     }
 
     pub(super) async fn run(mut self) -> Infallible {
-        let mut phase = Phase::List {
-            page: self.options.page,
-        };
+        let mut phase = Phase::List(self.options.listing(ANY));
         loop {
             let answer = match &mut phase {
-                Phase::List { page } => self
-                    .list(*page)
+                Phase::List(listing) => self
+                    .list(listing)
                     .await
                     .map(|version| Phase::Watch { version }),
                 Phase::Watch { version } => self.follow(version).await.map(|()| phase.clone()),
                 Phase::Absent => {
                     tokio::time::sleep(self.options.absent).await;
-                    let listed = self.list(self.options.page).await;
+                    let listed = self.list(&self.options.listing(ANY)).await;
                     listed.map(|version| Phase::Watch { version })
                 }
             };
@@ -140,12 +151,18 @@ where
     }
 
     /// Lists everything and tells the index. Returns the version to watch from.
-    async fn list(&mut self, page: u32) -> Result<String, Error> {
+    async fn list(&mut self, listing: &Listing) -> Result<String, Error> {
         self.known.begin();
+        // With a limit the API server asks its store.
+        let (limit, resource_version) = match listing {
+            Listing::Stored { page } => (Some(*page), None),
+            Listing::Cached { since } => (None, Some(since.clone())),
+        };
         let mut params = ListParams {
             label_selector: self.options.labels.clone(),
             field_selector: self.options.fields.clone(),
-            limit: Some(page),
+            limit,
+            resource_version,
             ..ListParams::default()
         };
         let version = loop {
@@ -402,19 +419,38 @@ where
 impl Phase {
     /// What to do after a failure, the case of a missing kind aside.
     pub(super) fn after(&self, error: &Error, options: &Options) -> Self {
-        let list = Self::List { page: options.page };
+        let stored = Self::List(Listing::Stored { page: options.page });
         match (self, error.fault()) {
             // The list took longer than its version is kept: fewer and larger pages are faster.
-            (Self::List { page }, Fault::Expired) => Self::List {
-                page: page.saturating_mul(4).min(LARGEST_PAGE),
-            },
-            // The version is too old, or we do not understand where we are.
-            (
-                Self::Watch { .. },
-                Fault::Expired | Fault::Protocol | Fault::Invalid | Fault::Missing,
-            )
-            | (Self::Absent, _) => list,
+            (Self::List(Listing::Stored { page }), Fault::Expired) => {
+                let page = page.saturating_mul(4).min(LARGEST_PAGE);
+                Self::List(Listing::Stored { page })
+            }
+            (Self::List(Listing::Cached { .. }), _) if error.is_too_new() => stored,
+            // The version is too old.
+            (Self::Watch { version }, Fault::Expired) => Self::List(options.listing(version)),
+            // We do not understand where we are; what was known of it is of no use.
+            (Self::List(Listing::Cached { .. }), Fault::Expired)
+            | (
+                Self::List(Listing::Cached { .. }) | Self::Watch { .. },
+                Fault::Protocol | Fault::Invalid | Fault::Missing,
+            ) => stored,
+            (Self::Absent, _) => Self::List(options.listing(ANY)),
             (same, _) => same.clone(),
+        }
+    }
+}
+
+// === impl Options ===
+
+impl Options {
+    /// How to list everything when this version is known.
+    fn listing(&self, since: &str) -> Listing {
+        match self.lists {
+            Lists::Stored => Listing::Stored { page: self.page },
+            Lists::Cached => Listing::Cached {
+                since: since.to_owned(),
+            },
         }
     }
 }

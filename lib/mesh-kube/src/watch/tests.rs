@@ -104,6 +104,13 @@ impl Watched {
     where
         K: Resource<DynamicType = ()> + DeserializeOwned + Send + 'static,
     {
+        Self::start_with::<K>(replies, Lists::Stored)
+    }
+
+    fn start_with<K>(replies: impl IntoIterator<Item = Reply>, lists: Lists) -> Self
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned + Send + 'static,
+    {
         let script = Script {
             replies: Arc::new(Mutex::new(replies.into_iter().collect())),
             ..Script::default()
@@ -113,6 +120,7 @@ impl Watched {
         let client = Client::new(service, "default");
         let (sender, state) = watch::channel(State::default());
         let options = Options {
+            lists,
             page: 2,
             ..Options::default()
         };
@@ -318,6 +326,67 @@ async fn a_list_that_outlives_its_version_is_repeated_in_larger_pages() {
     );
     assert_eq!(watched.script.asked()[2], list("limit=8"));
     assert_eq!(watched.trouble(), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_from_memory_costs_the_store_nothing_and_never_goes_back_in_time() {
+    let gone = event("ERROR", &status(410, "Expired", "too old resource version"));
+    let replies = [
+        page(&["a"], 7, None),
+        Reply::Streams(vec![event("ADDED", &mk_object("b", 8)), gone], false),
+        refusal(429, "TooManyRequests", "try again"),
+        page(&["b"], 9, None),
+    ];
+    let watched = Watched::start_with::<ConfigMap>(replies, Lists::Cached);
+    watched.played().await;
+    let told = [
+        "apply shop/a",
+        "apply shop/b",
+        "apply shop/b",
+        "delete shop/a",
+    ];
+    assert_eq!(watched.told(), told);
+    assert_eq!(
+        watched.script.asked(),
+        [
+            list("resourceVersion=0"),
+            watching(7),
+            list("resourceVersion=8"),
+            list("resourceVersion=8"),
+            watching(9)
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_memory_has_not_seen_what_we_know_the_store_is_asked() {
+    let gone = || event("ERROR", &status(410, "Expired", "too old resource version"));
+    let mut too_new = status(
+        504,
+        "Timeout",
+        "Timeout: Too large resource version: 8, current: 3",
+    );
+    too_new["details"] = json!({"causes": [{
+        "reason": "ResourceVersionTooLarge", "message": "Too large resource version",
+    }]});
+    for refused in [too_new, status(410, "Expired", "too old resource version")] {
+        let replies = [
+            page(&["a"], 7, None),
+            Reply::Streams(vec![gone()], false),
+            Reply::Says(
+                u16::try_from(refused["code"].as_u64().unwrap()).unwrap(),
+                refused.to_string(),
+            ),
+            page(&["b"], 3, None),
+        ];
+        let watched = Watched::start_with::<ConfigMap>(replies, Lists::Cached);
+        watched.played().await;
+        assert_eq!(
+            watched.told(),
+            ["apply shop/a", "apply shop/b", "delete shop/a"]
+        );
+        assert_eq!(watched.script.asked()[3..], [list("limit=2"), watching(3)]);
+    }
 }
 
 #[tokio::test(start_paused = true)]
