@@ -1,6 +1,6 @@
 //! What tests do to a server, and what it does about pods.
 
-use std::{sync::Arc, time::Instant};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, future::BoxFuture, stream};
@@ -24,11 +24,25 @@ use super::fixture::{get, mk, mk_map, start};
 async fn a_server_starts_in_no_time() {
     // The first one in a process reads OpenSSL's configuration and the like.
     let _first = ApiServer::start(Options::default()).await.unwrap();
-    let begin = Instant::now();
+    let before = worked();
     let _second = ApiServer::start(Options::default()).await.unwrap();
-    let took = begin.elapsed();
-    println!("started in {took:?}");
+    let took = worked().saturating_sub(before);
+    println!("started with {took:?} of work");
     assert!(took.as_millis() < 500, "{took:?}");
+}
+
+/// How long this thread, and all that runs on it, has had a processor: others may keep it waiting for any time.
+fn worked() -> Duration {
+    /// The fields for user and kernel, counted after the name, and their unit. See proc(5).
+    const TIMES: std::ops::Range<usize> = 11..13;
+    const TICK: Duration = Duration::from_millis(10);
+    let told = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+    let (_, fields) = told.rsplit_once(')').unwrap();
+    let fields: Vec<_> = fields.split_ascii_whitespace().collect();
+    let ticks = fields[TIMES]
+        .iter()
+        .map(|ticks| ticks.parse::<u32>().unwrap());
+    TICK * ticks.sum::<u32>()
 }
 
 #[tokio::test]
