@@ -1,6 +1,10 @@
 //! What the plugin says to the agent, over HTTP/1.1 on a Unix socket that only root may use.
 //!
 //! `/cmdadd` is Istio's plugin's, and all that Istio's agent knows; the others are ours.
+//!
+//! While a node is upgraded or goes back, either side may be newer than the other: a field that is not known is
+//! ignored, and one may be added only if who does not know it still does what is right. What means something else
+//! gets a path of its own, of which an older agent says that it does not know it.
 
 use std::net::IpAddr;
 
@@ -70,7 +74,7 @@ pub struct IstioNet {
 
 /// One network interface of one pod, as the container runtime names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Attachment {
     /// The network's name in the configuration. A pod may be in several, each with our plugin.
     #[serde(default)]
@@ -96,7 +100,7 @@ pub struct Attachment {
 
 /// What became of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Added {
     /// Whether it is in the mesh now; otherwise it does not belong there.
     pub enrolled: bool,
@@ -105,7 +109,7 @@ pub struct Added {
 /// The attachments that a node has to a network; whatever else is known of this network can go, and nothing of
 /// another one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Valid {
     /// The network's name in the configuration.
     #[serde(default)]
@@ -116,7 +120,7 @@ pub struct Valid {
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ValidAttachment {
     /// The sandbox.
     pub container_id: String,

@@ -242,6 +242,22 @@ async fn each_call_of_the_plugin_reaches_the_agent_and_its_verdict_the_plugin() 
 }
 
 #[tokio::test]
+async fn a_plugin_that_is_newer_is_understood() {
+    let agent = Agent::start(LIMITS);
+    let newer = |body: &str| body.replacen('{', "{\"news\":[1],", 1);
+    let valid = r#"{"attachments":[{"containerId":"4a3b","interface":"eth0","news":1}]}"#;
+    for (path, body) in [
+        ("/v1/add", pod("web")),
+        ("/v1/check", pod("web")),
+        ("/v1/del", pod("web")),
+        ("/v1/gc", valid.to_owned()),
+    ] {
+        assert_eq!(agent.post(path, &newer(&body)).await.0, "200", "{path}");
+    }
+    assert_eq!(agent.played.asked.lock().len(), 4);
+}
+
+#[tokio::test]
 async fn istio_s_plugin_is_answered_as_its_own_agent_does() {
     let agent = Agent::start(LIMITS);
     let body = |name: &str, ips: &str| {

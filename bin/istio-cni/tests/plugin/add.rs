@@ -35,6 +35,13 @@ fn agent_is_told_all_that_is_known_and_the_result_passed_on() {
 }
 
 #[test]
+fn answer_of_a_newer_agent_is_understood() {
+    let node = Node::new();
+    let _agent = node.agent([Reply::Says(200, json!({"enrolled": true, "news": [1]}))]);
+    assert_eq!(pod("ADD", &node.config("0.3.1", json!({}))).0, 0);
+}
+
+#[test]
 fn result_is_passed_on_in_every_version() {
     let node = Node::new();
     let _agent = node.agent([enrolled()]);
