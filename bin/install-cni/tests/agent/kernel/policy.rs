@@ -16,15 +16,20 @@ use mesh_redirect::{
 use testkit_net::{
     Namespace, Topology,
     tcp::{Behaviour, Dial, Server},
+    wait::eventually,
 };
-use tokio::time::{Duration, timeout};
+use tokio::time::Duration;
 
 use super::{MECHANISMS, kernel};
 
 const APP: u16 = 8080;
 
-/// Long for a handshake between namespaces, short for the kernel's repetition of a packet that was dropped.
-const HANDSHAKE: Duration = Duration::from_millis(400);
+/// Longer than anything takes.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A packet with which a connection begins, and what a policy does with those that it does not allow. Of earlier
+/// connections something may be on its way still.
+const REFUSAL: &str = "tcp flags & (fin | syn | rst | ack) == syn counter drop";
 
 /// A server with its port and what it says.
 fn say(pod: &Namespace, port: u16) -> Server {
@@ -34,14 +39,6 @@ fn say(pod: &Namespace, port: u16) -> Server {
     };
     let at = SocketAddr::new([0, 0, 0, 0].into(), port);
     Server::start(pod, at, Behaviour::Say(words)).unwrap()
-}
-
-/// Who answers; `-` is nobody.
-async fn answer(dial: Dial, from: &Namespace) -> String {
-    match timeout(HANDSHAKE, dial.ask(from)).await {
-        Ok(Ok(words)) => words,
-        Ok(Err(_)) | Err(_) => "-".to_owned(),
-    }
 }
 
 /// Two pods on one node and one on another, with the servers of an application and of the node's proxy.
@@ -65,15 +62,45 @@ impl Mesh {
         self.network.pods()[index].address(false)
     }
 
+    /// Who answers; `-` if the policy does not let it come to that.
+    async fn answer(&self, dial: Dial, from: &Namespace) -> String {
+        let before = self.refused();
+        let refused = eventually("an answer or a refusal", DEADLINE, || {
+            self.refused() > before
+        });
+        tokio::select! {
+            biased;
+            answer = dial.ask(from) => answer.unwrap(),
+            refused = refused => {
+                refused.unwrap();
+                "-".to_owned()
+            }
+        }
+    }
+
+    /// How many packets the policy has refused so far.
+    fn refused(&self) -> u64 {
+        let rules = self.node().exec("nft", &["list", "ruleset"], "").unwrap();
+        let mut rules = rules.lines().map(str::trim_end);
+        let refusal =
+            rules.find(|rule| rule.ends_with(" drop") && rule.contains(" counter packets "));
+        refusal.map_or(0, |rule| {
+            let (_, counted) = rule.split_once(" packets ").unwrap();
+            counted.split(' ').next().unwrap().parse().unwrap()
+        })
+    }
+
     /// The application of a pod connects to the first pod's.
     async fn app(&self, from: &Namespace) -> String {
-        answer(Dial::to(SocketAddr::new(self.address(0), APP)), from).await
+        let dial = Dial::to(SocketAddr::new(self.address(0), APP));
+        self.answer(dial, from).await
     }
 
     /// The proxy, in the namespace of a pod, opens a tunnel to the first pod.
     async fn tunnel(&self, from: &Namespace) -> String {
         let to = SocketAddr::new(self.address(0), INBOUND_HBONE_PORT);
-        answer(Dial::to(to).marked(PROXY_MARK.value), from).await
+        let dial = Dial::to(to).marked(PROXY_MARK.value);
+        self.answer(dial, from).await
     }
 
     async fn enrol(&self, index: usize) {
@@ -91,6 +118,7 @@ impl Mesh {
              add chain inet network-policy to-pod {{ type filter hook {hook}; }}\n\
              add rule inet network-policy to-pod ct state established,related accept\n\
              add rule inet network-policy to-pod ip daddr {pod} {allowed} accept\n\
+             add rule inet network-policy to-pod ip daddr {pod} {REFUSAL}\n\
              add rule inet network-policy to-pod ip daddr {pod} drop\n"
         );
         self.node().exec("nft", &["-f", "-"], &script).unwrap();
