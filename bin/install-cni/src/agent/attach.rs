@@ -25,7 +25,7 @@ use super::{
     handle::Handle,
     machine::Desired,
     netns::{self, Located, sandbox::Sandbox},
-    pods::{PodObject, Reason},
+    pods::{self, PodObject, Reason},
     proxies::Proxies,
     registry::{Found, Progress},
 };
@@ -67,6 +67,10 @@ impl<K: Rules + Probes, Z: Proxies> Attach for Handle<K, Z> {
             self.shared.ask_server(&key, &pod.pod_uid).await?
         } else {
             self.shared.ask(&key, &pod.pod_uid).await?
+        };
+        let asked = match asked {
+            Asked::Outside(uid, Reason::NotSelected) => self.shared.stays_outside(&key, uid).await,
+            asked => asked,
         };
         let uid = match asked {
             Asked::InMesh(uid) => uid,
@@ -234,17 +238,46 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
         }
     }
 
+    /// Asks about the namespace of a pod that is to start outside of the mesh: it may have been given a label of
+    /// which the watch has not told, as it does not for a while after the API server was away. Where there is no
+    /// answer, what the watches told holds.
+    async fn stays_outside(&self, key: &ObjectKey, uid: PodUid) -> Asked {
+        let hinges = {
+            let registry = self.registry.lock();
+            let index = registry.index();
+            index
+                .pod(&uid)
+                .is_some_and(|pod| index.hinges_on_namespace(pod))
+        };
+        if hinges && let Err(unanswered) = self.inquire_namespace(&key.namespace).await {
+            tracing::debug!(pod = %key, %unanswered, "outside of the mesh by what the watches told");
+        }
+        let found = self.registry.lock().find(key, &uid);
+        decided(found).unwrap_or(Asked::Outside(uid, Reason::NotSelected))
+    }
+
+    async fn inquire_namespace(&self, name: &str) -> Result<(), Unanswered> {
+        let api = Api::<Namespace>::all(self.client.clone());
+        let metadata = answer(api.get_metadata(name)).await?.metadata;
+        let version = pods::version(metadata.resource_version.as_deref());
+        let labels = metadata.labels.unwrap_or_default();
+        let (concerned, news) = {
+            let mut registry = self.registry.lock();
+            let before = registry.index().generation();
+            let concerned = registry.answer_namespace(name.to_owned(), labels, version);
+            (concerned, registry.index().generation() != before)
+        };
+        if news {
+            self.namespaces_changed();
+        }
+        self.wake(concerned);
+        Ok(())
+    }
+
     /// Asks the API server for a pod, and for its namespace if that is not known.
     async fn inquire(&self, key: &ObjectKey) -> Result<(), Unanswered> {
         if !self.registry.lock().index().knows_namespace(&key.namespace) {
-            let api = Api::<Namespace>::all(self.client.clone());
-            let namespace = answer(api.get_metadata(&key.namespace)).await?;
-            let labels = namespace.metadata.labels.unwrap_or_default();
-            let concerned = {
-                let mut registry = self.registry.lock();
-                registry.answer_namespace(key.namespace.clone(), labels)
-            };
-            self.wake(concerned);
+            self.inquire_namespace(&key.namespace).await?;
         }
         let api = Api::<PodObject>::namespaced(self.client.clone(), &key.namespace);
         let object = answer(api.get(&key.name)).await?;

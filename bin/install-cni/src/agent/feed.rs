@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     driver::Shared,
     metrics::Told,
-    pods::{Concerned, NamespaceObject, PodObject},
+    pods::{self, Concerned, NamespaceObject, PodObject},
     proxies::Proxies,
     registry::{Entry, Registry},
 };
@@ -98,7 +98,8 @@ impl<K: Rules + Probes, Z: Proxies> Index<NamespaceObject> for NamespaceFeed<K, 
                     let PartialObjectMeta { metadata, .. } = object;
                     let name = metadata.name.unwrap_or_default();
                     let labels = metadata.labels.unwrap_or_default();
-                    concerned.extend(registry.apply_namespace(name, labels));
+                    let version = pods::version(metadata.resource_version.as_deref());
+                    concerned.extend(registry.apply_namespace(name, labels, version));
                 }
                 Event::Delete(key) => registry.delete_namespace(&key.name),
                 Event::Invalid(invalid) => {

@@ -56,9 +56,19 @@ pub(crate) struct Index {
     keys: BTreeSet<String>,
     pods: BTreeMap<PodUid, Pod>,
     names: BTreeMap<ObjectKey, PodUid>,
-    namespaces: BTreeMap<String, Labels>,
+    namespaces: BTreeMap<String, Namespace>,
     /// Changes of namespaces that matter.
     generation: u64,
+}
+
+/// A namespace, as far as it matters.
+#[derive(Debug)]
+struct Namespace {
+    labels: Labels,
+    /// Which version of the object this is, where that can be compared; 0 if not.
+    version: u64,
+    /// Whether it was asked for: the watch may tell of an older one still.
+    asked: bool,
 }
 
 /// Whether a pod belongs in the mesh.
@@ -147,15 +157,54 @@ impl Index {
         Concerned::from_iter(uid)
     }
 
-    /// The namespace exists with these labels.
-    pub(crate) fn apply_namespace(&mut self, name: String, mut labels: Labels) -> Concerned {
+    /// The namespace exists with these labels, as the watch says.
+    pub(crate) fn apply_namespace(
+        &mut self,
+        name: String,
+        labels: Labels,
+        version: u64,
+    ) -> Concerned {
+        let held = self.namespaces.get(&name);
+        if held.is_some_and(|held| held.asked && held.version > version) {
+            return Concerned::new();
+        }
+        self.hold_namespace(name, labels, (version, false))
+    }
+
+    /// The namespace exists with these labels, as the API server says to a question. The watch may know better.
+    pub(crate) fn answer_namespace(
+        &mut self,
+        name: String,
+        labels: Labels,
+        version: u64,
+    ) -> Concerned {
+        let held = self.namespaces.get(&name);
+        if held.is_some_and(|held| held.version >= version) {
+            return Concerned::new();
+        }
+        self.hold_namespace(name, labels, (version, true))
+    }
+
+    fn hold_namespace(
+        &mut self,
+        name: String,
+        mut labels: Labels,
+        (version, asked): (u64, bool),
+    ) -> Concerned {
         labels.retain(|key, _| self.keys.contains(key));
-        if self.namespaces.get(&name) == Some(&labels) {
+        let same = |held: &&mut Namespace| held.labels == labels;
+        if let Some(held) = self.namespaces.get_mut(&name).filter(same) {
+            (held.version, held.asked) = (version, asked);
             return Concerned::new();
         }
         let concerned = self.pods_in(&name);
         self.generation += 1;
-        self.namespaces.insert(name, labels);
+        let namespace = Namespace {
+            labels,
+            version,
+            asked,
+        };
+        self.namespaces.insert(name, namespace);
         concerned
     }
 
@@ -214,18 +263,31 @@ impl Index {
     pub(crate) fn judge_stranger(&self, namespace: &str) -> Belongs {
         self.policy.belongs(&Candidate {
             namespace,
-            namespace_labels: self.namespaces.get(namespace),
+            namespace_labels: self.labels_of(namespace),
             labels: None,
             host_network: false,
             sidecar: false,
         })
     }
 
+    /// Whether other labels of its namespace would bring this pod into the mesh, which is not in it.
+    pub(crate) fn hinges_on_namespace(&self, pod: &Pod) -> bool {
+        let unlabelled = Candidate {
+            namespace_labels: None,
+            ..self.candidate(pod)
+        };
+        self.never(pod).is_none() && self.policy.belongs(&unlabelled) == Belongs::Perhaps
+    }
+
+    fn labels_of(&self, namespace: &str) -> Option<&Labels> {
+        Some(&self.namespaces.get(namespace)?.labels)
+    }
+
     fn candidate<'a>(&'a self, pod: &'a Pod) -> Candidate<'a> {
         let namespace = &*pod.info.namespace;
         Candidate {
             namespace,
-            namespace_labels: self.namespaces.get(namespace),
+            namespace_labels: self.labels_of(namespace),
             labels: Some(&pod.labels),
             host_network: pod.host_network,
             sidecar: pod.annotations.sidecar,
@@ -257,9 +319,11 @@ impl Index {
 
     /// What the plugin decides by while it cannot reach us.
     pub(crate) fn snapshot(&self) -> Snapshot {
+        let namespaces = self.namespaces.iter();
+        let namespaces = namespaces.map(|(name, held)| (name.clone(), held.labels.clone()));
         Snapshot {
             policy: self.policy.clone(),
-            namespaces: self.namespaces.clone(),
+            namespaces: namespaces.collect(),
         }
     }
 }

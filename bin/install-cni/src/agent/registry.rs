@@ -187,13 +187,14 @@ impl Registry {
         self.refresh(concerned)
     }
 
-    /// The namespace exists with these labels.
+    /// The namespace exists with these labels, as the watch says.
     pub(crate) fn apply_namespace(
         &mut self,
         name: String,
         labels: mesh_cni::enrolment::Labels,
+        version: u64,
     ) -> Concerned {
-        let concerned = self.index.apply_namespace(name, labels);
+        let concerned = self.index.apply_namespace(name, labels, version);
         self.refresh(concerned)
     }
 

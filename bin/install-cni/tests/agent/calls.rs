@@ -6,7 +6,7 @@ use install_cni::{agent::Patience, parts::Attach as _};
 use mesh_cni::protocol::{Attachment, IstioAdd, IstioIp, IstioNet, Valid, ValidAttachment};
 use serde_json::json;
 
-use crate::node::{Net, Node, eventually};
+use crate::node::{MODE, Net, Node, eventually};
 
 /// No pod of any test.
 const STRANGER: &str = "11111111-1111-1111-1111-111111111111";
@@ -49,6 +49,49 @@ async fn while_the_api_server_is_away_only_a_pod_that_cannot_belong_starts() {
     assert!(refusals[0].contains("demo/unknown"), "{refusals:?}");
     let excluded = node.handle.add(unknown("kube-system")).await.unwrap();
     assert!(!excluded.enrolled);
+}
+
+#[tokio::test]
+async fn a_label_of_which_the_watch_has_not_told_brings_a_pod_in_before_it_starts() {
+    let (node, mut ztunnel) = Node::start().await;
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    node.until(&uid, "the watch", |_| true).await;
+    // Watches may begin again long after the API server is back.
+    node.hold_watches().await;
+    node.label("demo", Some("ambient")).await;
+    assert!(node.add("web", &uid, &net).await.unwrap().enrolled);
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+}
+
+#[tokio::test]
+async fn only_a_pod_that_its_namespace_could_bring_in_costs_a_question() {
+    let (node, _ztunnel) = Node::start().await;
+    let questions = || node.requests().get("get namespaces").copied().unwrap_or(0);
+    let none = json!({"metadata": {"labels": {MODE: "none"}}});
+    for (name, more, address, costs) in [
+        ("plain", json!({}), "10.1.0.1", 1),
+        ("none", none, "10.1.0.2", 0),
+        (
+            "host",
+            json!({"spec": {"hostNetwork": true}}),
+            "10.1.0.3",
+            0,
+        ),
+    ] {
+        let (uid, net) = (node.pod(name, more).await, Net::new(address));
+        node.until(&uid, "the watch", |_| true).await;
+        let before = questions();
+        assert!(
+            !node.add(name, &uid, &net).await.unwrap().enrolled,
+            "{name}"
+        );
+        assert_eq!(questions(), before + costs, "{name}");
+    }
+    // While nobody answers, what is known holds.
+    let (uid, net) = (node.pod("late", json!({})).await, Net::new("10.1.0.4"));
+    node.until(&uid, "the watch", |_| true).await;
+    node.server.refuse_requests(true);
+    assert!(!node.add("late", &uid, &net).await.unwrap().enrolled);
 }
 
 #[tokio::test]

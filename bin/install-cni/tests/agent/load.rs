@@ -98,6 +98,9 @@ impl Full {
         for index in 1..=PODS {
             let (name, address) = (format!("web-{index}"), format!("10.1.0.{index}"));
             let (uid, net) = (node.pod(&name, json!({})).await, Net::new(&address));
+            // A pod of which the watches do not tell yet that it is to be in the mesh is asked for.
+            let told = |view: &PodView| view.outside.is_none();
+            node.until(&uid, "the watches", told).await;
             node.add(&name, &uid, &net).await.unwrap();
             node.status(&name, "Running", &address).await;
             pods.push((name, uid, net));

@@ -6,7 +6,7 @@ use std::{
     fs,
     future::Future,
     net::IpAddr,
-    os::unix::fs::symlink,
+    os::unix::fs::{MetadataExt as _, symlink},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -20,6 +20,7 @@ use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Pod};
 use kube::{
     Api, Client, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams},
+    client::Body,
 };
 use mesh_cni::{
     enrolment::{Policy, Selector},
@@ -61,7 +62,15 @@ pub(crate) struct Node<K = Kernel> {
     run_dir: TempDir,
     pub(crate) proc: TempDir,
     patience: Patience,
+    watches: Watches,
     tasks: Vec<JoinHandle<()>>,
+}
+
+/// Whether watches of the agent may begin, and how many may not.
+#[derive(Clone)]
+struct Watches {
+    may_begin: watch::Sender<bool>,
+    held: watch::Sender<usize>,
 }
 
 /// A kernel without rules in it.
@@ -157,7 +166,12 @@ impl<K: Rules + Probes + Clone> Node<K> {
             add: Duration::from_secs(10),
             verify: Duration::from_millis(300),
         };
-        let (_, handle) = agent(&server, &kernel, (&run_dir, &proc), patience).await;
+        let watches = Watches {
+            may_begin: watch::Sender::new(true),
+            held: watch::Sender::new(0),
+        };
+        let from = (&server, &watches);
+        let (_, handle) = agent(from, &kernel, (&run_dir, &proc), patience).await;
         let node = Self {
             server,
             client,
@@ -166,6 +180,7 @@ impl<K: Rules + Probes + Clone> Node<K> {
             run_dir,
             proc,
             patience,
+            watches,
             tasks: Vec::new(),
         };
         // The tests run on the node, and process 1 may not be theirs to look at.
@@ -179,6 +194,16 @@ impl<K: Rules + Probes + Clone> Node<K> {
         self.server.requests(&user())
     }
 
+    /// Ends the watches of the agent and lets none begin: what happens from now on it is not told. What it asks is
+    /// answered.
+    pub(crate) async fn hold_watches(&self) {
+        self.watches.may_begin.send_replace(false);
+        self.server.disconnect_watches();
+        let mut held = self.watches.held.subscribe();
+        let both = timeout(DEADLINE, held.wait_for(|held| *held == 2)).await;
+        drop(both.expect("both watches ask again").unwrap());
+    }
+
     pub(crate) fn patience(&mut self, patience: Patience) {
         self.patience = patience;
     }
@@ -187,7 +212,8 @@ impl<K: Rules + Probes + Clone> Node<K> {
     pub(crate) async fn run(&mut self) {
         self.kill().await;
         let paths = (&self.run_dir, &self.proc);
-        let (agent, handle) = agent(&self.server, &self.kernel, paths, self.patience).await;
+        let from = (&self.server, &self.watches);
+        let (agent, handle) = agent(from, &self.kernel, paths, self.patience).await;
         self.handle = handle;
         self.tasks
             .push(tokio::spawn(async move { match agent.run().await {} }));
@@ -354,18 +380,40 @@ impl<K> Drop for Node<K> {
     }
 }
 
+// === impl Watches ===
+
+impl Watches {
+    /// The same client, as far as watches may begin.
+    fn within(&self, client: Client) -> Client {
+        let watches = self.clone();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let (client, watches) = (client.clone(), watches.clone());
+            async move {
+                let query = request.uri().query().unwrap_or_default();
+                if query.contains("watch=true") && !*watches.may_begin.borrow() {
+                    watches.held.send_modify(|held| *held += 1);
+                    let mut may_begin = watches.may_begin.subscribe();
+                    drop(may_begin.wait_for(|may| *may).await);
+                }
+                client.send(request).await
+            }
+        });
+        Client::new(service, "default")
+    }
+}
+
 /// As whom the agent speaks to the API server.
 fn user() -> User {
     User::service_account("istio-system", "istio-cni").member_of(group::MASTERS)
 }
 
 async fn agent<K: Rules + Probes + Clone>(
-    server: &ApiServer,
+    (server, watches): (&ApiServer, &Watches),
     kernel: &K,
     (run_dir, proc): (&TempDir, &TempDir),
     patience: Patience,
 ) -> (Agent<K, Ztunnels>, Handle<K, Ztunnels>) {
-    let client = server.client(&user()).await.unwrap();
+    let client = watches.within(server.client(&user()).await.unwrap());
     let reporter = events::Reporter {
         controller: "install-cni".to_owned(),
         instance: "test".to_owned(),
@@ -442,6 +490,18 @@ impl Net {
 
     pub(crate) fn id(&self) -> NetNsId {
         self.namespace.handle().id()
+    }
+
+    /// How many descriptors of this process hold it open. One of them is this value's.
+    pub(crate) fn descriptors(&self) -> usize {
+        let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        // Others come and go meanwhile.
+        let files = open.filter_map(|entry| fs::metadata(entry.path()).ok());
+        let ids = files.map(|file| NetNsId {
+            dev: file.dev(),
+            ino: file.ino(),
+        });
+        ids.filter(|id| *id == self.id()).count()
     }
 
     /// What the plugin says of it.

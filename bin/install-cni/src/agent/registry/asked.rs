@@ -31,12 +31,15 @@ impl Registry {
         self.refresh(concerned)
     }
 
-    /// The namespace exists with these labels, as the API server says to a question. The watch knows better.
-    pub(crate) fn answer_namespace(&mut self, name: String, labels: Labels) -> Concerned {
-        if self.index.knows_namespace(&name) {
-            return Concerned::new();
-        }
-        self.apply_namespace(name, labels)
+    /// The namespace exists with these labels, as the API server says to a question. The watch may know better.
+    pub(crate) fn answer_namespace(
+        &mut self,
+        name: String,
+        labels: Labels,
+        version: u64,
+    ) -> Concerned {
+        let concerned = self.index.answer_namespace(name, labels, version);
+        self.refresh(concerned)
     }
 
     /// The pod of this name if it was asked for. What the watch, which has not shown it yet, says of the name
