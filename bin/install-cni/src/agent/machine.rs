@@ -174,6 +174,16 @@ impl Machine {
         self.failure = None;
     }
 
+    /// Gives up the namespace of a pod that has ended and left the mesh: whoever held it would keep it from going
+    /// with its sandbox, for as long as the API server shows the pod.
+    pub(crate) fn release(&mut self) {
+        let over = self.desired == Desired::Outside(Strip::Never) && self.next().is_none();
+        if over && self.netns().is_some() {
+            self.place = Place::Lost;
+            self.rules = Held::Unknown(None);
+        }
+    }
+
     /// Time to look whether everything still is as it was left.
     pub(crate) fn doubt(&mut self) {
         match self.place {

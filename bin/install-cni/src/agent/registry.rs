@@ -341,7 +341,11 @@ impl Registry {
     /// What to do next for a pod.
     pub(crate) fn next(&mut self, uid: &str) -> Option<Task> {
         let entry = self.entries.get_mut(uid)?;
-        let action = entry.machine.next()?;
+        let Some(action) = entry.machine.next() else {
+            entry.machine.release();
+            entry.let_go();
+            return None;
+        };
         if matches!(action, Action::Admit(_) | Action::Dismiss(_)) {
             entry.probe_changes += 1;
         }
@@ -383,10 +387,7 @@ impl Registry {
         if let Some(located) = located.filter(|located| place == Some(located.netns.id())) {
             entry.located = Some(located);
         }
-        if place.is_none() {
-            // A namespace lives as long as it is held.
-            entry.located = None;
-        }
+        entry.let_go();
         notice
     }
 
@@ -502,6 +503,13 @@ impl Entry {
         }
         *count = count.saturating_add(1);
         *count <= COMPLAINTS.0
+    }
+
+    /// A namespace lives as long as it is held: not longer than it is the pod's.
+    fn let_go(&mut self) {
+        if self.machine.netns().is_none() {
+            self.located = None;
+        }
     }
 
     /// Tells those who wait that something has happened.

@@ -151,6 +151,11 @@ async fn a_completed_job_gives_up_its_address_and_the_next_pod_has_it() {
     ztunnel.serves(&job, None).await;
     assert_eq!(node.kernel.probes().len(), 0);
     node.shows("job", None).await;
+    let held = || async { net.descriptors() };
+    eventually("nobody but this test holds its network", held, |held| {
+        *held == 1
+    })
+    .await;
 
     // The API server still shows the address at the job.
     let (next, net) = (node.pod("next", json!({})).await, Net::new("10.1.0.1"));
@@ -283,6 +288,11 @@ async fn a_pod_that_is_deleted_leaves_nothing_behind() {
     ztunnel.serves(&uid, None).await;
     let gone = || async { (node.view(&uid), node.kernel.probes().len()) };
     eventually("it is forgotten", gone, |left| *left == (None, 0)).await;
+    let held = || async { net.descriptors() };
+    eventually("nobody but this test holds its network", held, |held| {
+        *held == 1
+    })
+    .await;
 
     // Another of its name, as of a StatefulSet.
     let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.2"));
@@ -339,6 +349,10 @@ async fn what_the_agent_knows_is_seen_in_metrics_and_on_a_page() {
     node.label("demo", Some("ambient")).await;
     let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
     let waits = node.pod("waits", json!({})).await;
+    // One that is asked for before the watch shows it counts as changed by then.
+    for uid in [&uid, &waits] {
+        node.until(uid, "the watch", |_| true).await;
+    }
     node.add("web", &uid, &net).await.unwrap();
     node.is_in_mesh(&uid, &net, &mut ztunnel).await;
     node.shows("web", Some("enabled")).await;
