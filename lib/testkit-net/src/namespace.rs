@@ -5,7 +5,10 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
 use mesh_net::netns::{self, NetNs};
@@ -207,15 +210,18 @@ pub(crate) fn delete(name: &str) -> Result<(), Error> {
     .map(drop)
 }
 
-/// Names that belong together and to nobody else: `lateen-<process id>.<random>-<label>`.
+/// Names that belong together and to nobody else: `lateen-<process id>.<number>-<label>`.
 #[derive(Clone, Debug)]
 pub struct Run(Arc<str>);
 
 impl Run {
     /// A fresh one.
     pub fn new() -> Self {
-        let (process, random) = (std::process::id(), fastrand::u16(..));
-        Self(format!("{}{process}.{random:04x}", crate::leftover::PREFIX).into())
+        /// Counted, as some hundred random ones would hold the same twice before long; from anywhere, as a process
+        /// of this number may have been killed and have left some.
+        static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| fastrand::u16(..).into());
+        let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Self(format!("{}{process}.{number:04x}", crate::leftover::PREFIX).into())
     }
 
     /// A namespace of this run. Labels are unique within a run.

@@ -1,7 +1,14 @@
-use std::{net::TcpListener, panic};
+use std::{collections::BTreeSet, net::TcpListener, panic};
 
 use super::*;
 use crate::leftover;
+
+#[test]
+fn no_two_runs_have_the_same_name() {
+    const MANY: usize = 5_000;
+    let names: BTreeSet<_> = (0..MANY).map(|_| Run::new().to_string()).collect();
+    assert_eq!(names.len(), MANY);
+}
 
 #[test]
 fn namespace_goes_when_its_value_does() {
