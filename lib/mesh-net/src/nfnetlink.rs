@@ -7,7 +7,8 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    time::Duration,
+    ops::ControlFlow,
+    time::{Duration, Instant},
 };
 
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
@@ -21,9 +22,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Room for one answer. The kernel puts at most 32 KiB of a listing into each.
 const ROOM: usize = 64 * 1024;
 
-/// Most bytes of one listing; what a pod or a host holds of ours is some kilobytes, but lists of chains
-/// and sets name those of others.
+/// Most bytes of one listing that is kept as it came. Such listings are of the host's sets; of what
+/// others may write into a namespace, [`Socket::survey`] keeps what its caller wants.
 const LISTING_LIMIT: usize = 64 * 1024 * 1024;
+
+/// How long a survey may take with all its attempts. The kernel answers in microseconds.
+const SURVEY_TIME: Duration = Duration::from_secs(5);
 
 /// How often a listing is begun again because the rules have changed meanwhile.
 const ATTEMPTS: usize = 16;
@@ -60,6 +64,18 @@ pub struct Snapshot {
     pub bytes: Vec<u8>,
 }
 
+/// What was made of a listing while it came, all at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey<T> {
+    /// The number of the change of rules that this is the result of.
+    pub generation: u32,
+    /// What was made of it.
+    pub of: T,
+    /// Whether it was heard to its end. If not, the kernel still has answers for the socket: talk on
+    /// another one.
+    pub whole: bool,
+}
+
 /// Why the packet filter was not told or asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -86,6 +102,9 @@ pub enum Error {
     /// There is far more than anybody should have.
     #[error("list the rules: there are more than {LISTING_LIMIT} bytes of them")]
     TooLong,
+    /// Listing took too long: somebody has the kernel busy with rules. Retrying later helps.
+    #[error("list the rules: it took more than {SURVEY_TIME:?}")]
+    TooSlow,
     /// What the kernel answered is not an answer. The kernel or we are at fault.
     #[error("the kernel's netfilter answered something else")]
     Answer,
@@ -104,7 +123,11 @@ struct Message<'a> {
 enum Listed {
     Whole,
     Changed,
+    Stopped,
 }
+
+/// What a listing is fed to, message by message; an error or a break ends it.
+type Keep<'a> = &'a mut dyn FnMut(&[u8]) -> Result<ControlFlow<()>, Error>;
 
 // === impl Socket ===
 
@@ -170,8 +193,54 @@ impl Socket {
     pub fn list(&mut self, request: &[u8]) -> Result<Vec<u8>, Error> {
         for _attempt in 0..ATTEMPTS {
             let mut bytes = Vec::new();
-            if let Listed::Whole = self.list_once(request, &mut bytes)? {
+            if let Listed::Whole =
+                self.list_once(request, &mut |message| store(message, &mut bytes))?
+            {
                 return Ok(bytes);
+            }
+        }
+        Err(Error::Unsettled)
+    }
+
+    /// Feeds the answers to several requests to list or get things of nf_tables to `keep`, message by
+    /// message, and begins anew with `begin` if anything changed between the first and the last. Nothing
+    /// is held beside what `keep` holds, and when it breaks off the kernel is asked for no more: so the
+    /// work is bounded by `keep` and not by who fills the tables.
+    pub fn survey<T>(
+        &mut self,
+        requests: &[Vec<u8>],
+        begin: impl Fn() -> T,
+        mut keep: impl FnMut(&mut T, &[u8]) -> ControlFlow<()>,
+    ) -> Result<Survey<T>, Error> {
+        let deadline = Instant::now() + SURVEY_TIME;
+        'attempts: for _attempt in 0..ATTEMPTS {
+            let generation = self.generation()?;
+            let mut of = begin();
+            for request in requests {
+                let listed = self.list_once(request, &mut |message| {
+                    if Instant::now() > deadline {
+                        return Err(Error::TooSlow);
+                    }
+                    Ok(keep(&mut of, message))
+                })?;
+                match listed {
+                    Listed::Whole => {}
+                    Listed::Changed => continue 'attempts,
+                    Listed::Stopped => {
+                        return Ok(Survey {
+                            generation,
+                            of,
+                            whole: false,
+                        });
+                    }
+                }
+            }
+            if self.generation()? == generation {
+                return Ok(Survey {
+                    generation,
+                    of,
+                    whole: true,
+                });
             }
         }
         Err(Error::Unsettled)
@@ -184,7 +253,8 @@ impl Socket {
             let generation = self.generation()?;
             let mut bytes = Vec::new();
             for request in requests {
-                if let Listed::Changed = self.list_once(request, &mut bytes)? {
+                let listed = self.list_once(request, &mut |message| store(message, &mut bytes))?;
+                if let Listed::Changed = listed {
                     continue 'attempts;
                 }
             }
@@ -223,7 +293,7 @@ impl Socket {
         Err(Error::Answer)
     }
 
-    fn list_once(&mut self, request: &[u8], into: &mut Vec<u8>) -> Result<Listed, Error> {
+    fn list_once(&mut self, request: &[u8], keep: Keep<'_>) -> Result<Listed, Error> {
         self.send(request)?;
         let mut listed = Listed::Whole;
         let mut buffer = vec![0; ROOM];
@@ -233,14 +303,11 @@ impl Socket {
                 if message.flags & INTERRUPTED != 0 {
                     listed = Listed::Changed;
                 }
-                match message.kind {
-                    DONE | ERROR => return message.end_of_list().map(|end| end.and(listed)),
-                    _ => into.extend_from_slice(message.whole),
+                if matches!(message.kind, DONE | ERROR) {
+                    return message.end_of_list().map(|end| end.and(listed));
                 }
-                // Alignment is kept where messages are put together.
-                into.resize(into.len().next_multiple_of(4), 0);
-                if into.len() > LISTING_LIMIT {
-                    return Err(Error::TooLong);
+                if keep(message.whole)?.is_break() {
+                    return Ok(Listed::Stopped);
                 }
             }
         }
@@ -313,7 +380,7 @@ impl Listed {
     fn and(self, before: Self) -> Self {
         match self {
             Self::Whole => before,
-            Self::Changed => Self::Changed,
+            other => other,
         }
     }
 }
@@ -344,6 +411,17 @@ impl Message<'_> {
             }),
         }
     }
+}
+
+/// Keeps a message as it came.
+fn store(message: &[u8], into: &mut Vec<u8>) -> Result<ControlFlow<()>, Error> {
+    into.extend_from_slice(message);
+    // Alignment is kept where messages are put together.
+    into.resize(into.len().next_multiple_of(4), 0);
+    if into.len() > LISTING_LIMIT {
+        return Err(Error::TooLong);
+    }
+    Ok(ControlFlow::Continue(()))
 }
 
 /// Splits what was sent or received at once.

@@ -20,20 +20,20 @@ pub mod members;
 
 use attribute::Writer;
 pub use batch::Batch;
-use batch::{APPEND, CREATE, Kind, dump as list};
-pub use dump::Dump;
+use batch::{APPEND, CREATE, Kind, dump as list, get};
+pub use dump::{Cost, Dump};
 use expression::Expression;
 pub use members::Members;
 
 /// `NFPROTO_INET`: IPv4 and IPv6.
 const INET: u8 = 1;
-/// `NFPROTO_UNSPEC`: of all families.
-const ANY: u8 = 0;
 
 /// Attributes of a table.
 mod table {
     pub(super) const NAME: u16 = 1;
     pub(super) const FLAGS: u16 = 2;
+    /// How many chains, sets, objects and flowtables are in it.
+    pub(super) const USE: u16 = 3;
 }
 
 /// Attributes of a chain.
@@ -122,22 +122,28 @@ pub fn add(rules: &RuleSet) -> Batch {
     batch
 }
 
-/// What to send to have everything listed that [`Dump`] needs: each is a dump of its own, and all have
-/// to be of the same generation. What is not there lists nothing.
+/// What to send to learn what [`Dump`] needs, in this order and all of the same generation. What is not
+/// there lists nothing.
+///
+/// Tables and chains are asked for by their names, and sets and rules by their table: what else is in a
+/// namespace costs nothing, however much its owner puts there. What is in our tables without being ours
+/// shows in the number of things that a table says to have.
 pub fn requests() -> Vec<Vec<u8>> {
-    let mut requests = vec![
-        list(Kind::GetTable, INET, |_| {}),
-        // Of all families: iptables may have left chains.
-        list(Kind::GetChain, ANY, |_| {}),
-        list(Kind::GetSet, INET, |_| {}),
-        list(Kind::GetObject, INET, |_| {}),
-        list(Kind::GetFlowTable, INET, |_| {}),
-    ];
-    requests.extend(Table::ALL.map(|table| {
-        list(Kind::GetRule, INET, |writer| {
-            writer.text(rule::TABLE, table_name(table));
+    let of_table = |kind, table| {
+        list(kind, INET, |writer| {
+            writer.text(table::NAME, table_name(table));
         })
-    }));
+    };
+    let mut requests = Table::ALL.map(get_table).to_vec();
+    requests.extend(leftovers::requests());
+    for table in Table::ALL {
+        for hook in Hook::ALL {
+            let names = [chain::hook_name(hook_number(hook)), chain_name(hook)];
+            requests.extend(names.map(|name| get_chain(table, name)));
+        }
+    }
+    requests.extend(Table::ALL.map(|table| of_table(Kind::GetSet, table)));
+    requests.extend(Table::ALL.map(|table| of_table(Kind::GetRule, table)));
     requests
 }
 
@@ -154,6 +160,19 @@ pub fn fuzz(bytes: &[u8]) {
     dump.further_requests();
     dump.remove_leftovers(&mut Batch::default());
     members::decode(bytes);
+}
+
+fn get_table(of: Table) -> Vec<u8> {
+    get(Kind::GetTable, INET, |writer| {
+        writer.text(table::NAME, table_name(of));
+    })
+}
+
+fn get_chain(of: Table, name: &str) -> Vec<u8> {
+    get(Kind::GetChain, INET, |writer| {
+        writer.text(chain::TABLE, table_name(of));
+        writer.text(chain::NAME, name);
+    })
 }
 
 fn delete_table(batch: &mut Batch, of: Table) {
@@ -228,19 +247,23 @@ fn new_set(batch: &mut Batch, of: Table, family: Family, id: u32) {
 
 fn new_base_chain(batch: &mut Batch, of: Table, hook: Hook) {
     let base = base_chain(of, hook);
-    let number = match hook {
-        Hook::Prerouting => 0,
-        Hook::Output => 3,
-        Hook::Postrouting => 4,
-    };
     new_chain(batch, of, base.name, |writer| {
         writer.text(chain::TYPE, base.kind);
         writer.number(chain::POLICY, chain::POLICY_ACCEPT);
         writer.nest(chain::HOOK, |writer| {
-            writer.number(chain::HOOK_NUMBER, number);
+            writer.number(chain::HOOK_NUMBER, hook_number(hook));
             writer.number(chain::HOOK_PRIORITY, base.priority.cast_unsigned());
         });
     });
+}
+
+/// The kernel's number of a hook.
+fn hook_number(hook: Hook) -> u32 {
+    match hook {
+        Hook::Prerouting => 0,
+        Hook::Output => 3,
+        Hook::Postrouting => 4,
+    }
 }
 
 fn new_chain(batch: &mut Batch, of: Table, name: &str, hook: impl FnOnce(&mut Writer)) {

@@ -1,6 +1,6 @@
 //! Rules by nf_tables over netlink. Everything here blocks for as long as the kernel works.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::ControlFlow};
 
 use mesh_net::{
     netns::NetNs,
@@ -17,9 +17,16 @@ use super::{Error, Inner, Mechanism, Variant, findings::Findings};
 const ATTEMPTS: usize = 16;
 
 /// What a namespace holds, at one moment.
-pub(super) struct Reading {
-    socket: Socket,
+pub(super) struct Reading<'a> {
+    netns: &'a NetNs,
+    /// None if the kernel still has answers for the one that asked.
+    socket: Option<Socket>,
     generation: u32,
+    pub(super) seen: Seen,
+}
+
+/// What is kept of the kernel's answers while they come.
+pub(super) struct Seen {
     pub(super) dump: Dump,
     pub(super) members: Members,
 }
@@ -35,43 +42,69 @@ pub(super) enum Owner {
 
 // === impl Reading ===
 
-impl Reading {
-    /// Reads rules and probe sets.
-    pub(super) fn of(netns: &NetNs) -> Result<Self, Error> {
-        let mut socket = Socket::open(netns).map_err(Error::of_listing)?;
-        let mut requests = netlink::requests();
-        requests.extend(members::requests());
-        let listed = snapshot(&mut socket, &requests)?;
-        let mut reading = Self::decode(socket, &listed);
-        let further = reading.dump.further_requests();
-        if !further.is_empty() {
-            requests.extend(further);
-            let listed = snapshot(&mut reading.socket, &requests)?;
-            reading = Self::decode(reading.socket, &listed);
-        }
-        Ok(reading)
+impl<'a> Reading<'a> {
+    /// Reads the rules of a pod. Whoever has `NET_ADMIN` there decides how many there are, but not how
+    /// many are read.
+    fn of_pod(netns: &'a NetNs) -> Result<Self, Error> {
+        Self::of(netns, netlink::requests(), Dump::of_pod)
     }
 
-    fn decode(socket: Socket, listed: &Snapshot) -> Self {
-        Self {
-            socket,
-            generation: listed.generation,
-            dump: Dump::decode(&listed.bytes),
-            members: members::decode(&listed.bytes),
+    /// Reads the rules and probe sets of the host.
+    fn of_host(netns: &'a NetNs) -> Result<Self, Error> {
+        let mut requests = netlink::requests();
+        requests.extend(members::requests());
+        Self::of(netns, requests, Dump::of_host)
+    }
+
+    fn of(netns: &'a NetNs, requests: Vec<Vec<u8>>, begin: fn() -> Dump) -> Result<Self, Error> {
+        let reading = Self::at_once(netns, &requests, begin)?;
+        let further = reading.seen.dump.further_requests();
+        if further.is_empty() {
+            return Ok(reading);
         }
+        Self::at_once(netns, &[requests, further].concat(), begin)
+    }
+
+    fn at_once(netns: &'a NetNs, requests: &[Vec<u8>], begin: fn() -> Dump) -> Result<Self, Error> {
+        let begin = || Seen {
+            dump: begin(),
+            members: Members::new(),
+        };
+        let mut socket = Socket::open(netns).map_err(Error::of_listing)?;
+        let survey = socket.survey(requests, begin, Seen::add);
+        let survey = survey.map_err(Error::of_listing)?;
+        Ok(Self {
+            netns,
+            socket: survey.whole.then_some(socket),
+            generation: survey.generation,
+            seen: survey.of,
+        })
     }
 
     /// Has the kernel make a change that was planned on this reading; false if others were faster.
-    pub(super) fn commit(&mut self, batch: Batch) -> Result<bool, Error> {
+    fn commit(mut self, batch: Batch) -> Result<bool, Error> {
         if batch.is_empty() {
             return Ok(true);
         }
         let batch = batch.at_generation(self.generation);
-        match self.socket.commit(&batch.to_bytes()) {
+        let mut socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => Socket::open(self.netns).map_err(Error::of_listing)?,
+        };
+        match socket.commit(&batch.to_bytes()) {
             Ok(()) => Ok(true),
             Err(error) if error.is_stale() => Ok(false),
             Err(error) => Err(Error::of_batch(&batch, error)),
         }
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    fn add(&mut self, message: &[u8]) -> ControlFlow<()> {
+        members::read(&mut self.members, message);
+        self.dump.add(message)
     }
 }
 
@@ -85,7 +118,7 @@ pub(super) fn verify(
     if !inner.has_nf_tables {
         return Ok(());
     }
-    let dump = Reading::of(netns)?.dump;
+    let dump = Reading::of_pod(netns)?.seen.dump;
     let Mechanism::Iptables(variant) = inner.mechanism else {
         findings.rules(dump.compare(wanted));
         return Ok(());
@@ -103,24 +136,24 @@ pub(super) fn verify(
 /// all is as it should be. Where iptables is used, only what nf_tables left is removed.
 pub(super) fn apply(inner: &Inner, netns: &NetNs, rules: &RuleSet) -> Result<(), Error> {
     match inner.mechanism {
-        Mechanism::Nftables => change(netns, |reading| {
-            if reading.dump.compare(rules) == Verdict::Same {
+        Mechanism::Nftables => change(inner, netns, |seen| {
+            if seen.dump.compare(rules) == Verdict::Same {
                 return Batch::default();
             }
             // After a batch that removes anything, even what it has added itself, closing the socket waits
             // until no packet is looking at that any more.
-            let mut batch = if reading.dump.has_tables() {
+            let mut batch = if seen.dump.has_tables() {
                 netlink::apply(rules)
             } else {
                 netlink::add(rules)
             };
-            reading.dump.remove_leftovers(&mut batch);
+            seen.dump.remove_leftovers(&mut batch);
             batch
         }),
         Mechanism::Iptables(_) if !inner.has_nf_tables => Ok(()),
         Mechanism::Iptables(Variant::Legacy) => remove(inner, netns),
-        Mechanism::Iptables(Variant::Nft) => change(netns, |reading| {
-            if reading.dump.has_tables() {
+        Mechanism::Iptables(Variant::Nft) => change(inner, netns, |seen| {
+            if seen.dump.has_tables() {
                 netlink::remove()
             } else {
                 Batch::default()
@@ -134,12 +167,12 @@ pub(super) fn remove(inner: &Inner, netns: &NetNs) -> Result<(), Error> {
     if !inner.has_nf_tables {
         return Ok(());
     }
-    change(netns, |reading| {
+    change(inner, netns, |seen| {
         let mut batch = Batch::default();
-        if reading.dump.has_tables() {
+        if seen.dump.has_tables() {
             batch = netlink::remove();
         }
-        reading.dump.remove_leftovers(&mut batch);
+        seen.dump.remove_leftovers(&mut batch);
         batch
     })
 }
@@ -205,10 +238,19 @@ pub(super) fn remove_member(netns: &NetNs, address: IpAddr, comment: &str) -> Re
 }
 
 /// Plans a change on what is there and makes it, again if others changed something in between.
-pub(super) fn change(netns: &NetNs, plan: impl Fn(&Reading) -> Batch) -> Result<(), Error> {
+pub(super) fn change(
+    inner: &Inner,
+    netns: &NetNs,
+    plan: impl Fn(&Seen) -> Batch,
+) -> Result<(), Error> {
+    let is_host = netns.id() == inner.host.id();
     for _attempt in 0..ATTEMPTS {
-        let mut reading = Reading::of(netns)?;
-        let batch = plan(&reading);
+        let reading = if is_host {
+            Reading::of_host(netns)?
+        } else {
+            Reading::of_pod(netns)?
+        };
+        let batch = plan(&reading.seen);
         if reading.commit(batch)? {
             return Ok(());
         }

@@ -124,15 +124,15 @@ async fn ensure(inner: &Arc<Inner>) -> Result<(), Error> {
 fn ensure_tables(inner: &Inner) -> Result<(), Error> {
     let rules = inner.host_rules();
     let of_iptables = set_members(&inner.host)?;
-    nftables::change(&inner.host, |reading| {
+    nftables::change(inner, &inner.host, |seen| {
         let mut members = of_iptables.clone();
-        members.extend(reading.members.clone());
-        let nothing_new = members.len() == reading.members.len();
-        if nothing_new && reading.dump.compare(&rules) == Verdict::Same {
+        members.extend(seen.members.clone());
+        let nothing_new = members.len() == seen.members.len();
+        if nothing_new && seen.dump.compare(&rules) == Verdict::Same {
             return Batch::default();
         }
         let mut batch = netlink::restore(&rules, &members);
-        reading.dump.remove_leftovers(&mut batch);
+        seen.dump.remove_leftovers(&mut batch);
         batch
     })
 }

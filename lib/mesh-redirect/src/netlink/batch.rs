@@ -41,10 +41,6 @@ pub(super) enum Kind {
     NewElement = 12,
     GetElement = 13,
     DeleteElement = 14,
-    NewObject = 18,
-    GetObject = 19,
-    NewFlowTable = 22,
-    GetFlowTable = 23,
 }
 
 /// Changes that the kernel makes all at once or, if it refuses one of them, not at all.
@@ -174,7 +170,7 @@ impl<'a> Message<'a> {
         (messages, bytes)
     }
 
-    fn first(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+    pub(super) fn first(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let ([l0, l1, l2, l3, t0, t1, ..], _) = bytes.split_first_chunk::<HEADER>()?;
         let length = usize::try_from(u32::from_ne_bytes([*l0, *l1, *l2, *l3])).ok()?;
         let message = bytes.get(HEADER..length)?;
@@ -192,11 +188,21 @@ impl<'a> Message<'a> {
 
 /// A request to list things of a family, with attributes that narrow it.
 pub(super) fn dump(what: Kind, family: u8, narrowed: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    request(what, DUMP, family, narrowed)
+}
+
+/// A request for one thing by its name. The acknowledgement that is asked for follows it, or comes alone
+/// and says that it is not there.
+pub(super) fn get(what: Kind, family: u8, name: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    request(what, ACKNOWLEDGE, family, name)
+}
+
+fn request(what: Kind, flags: u16, family: u8, body: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut writer = Writer::default();
-    narrowed(&mut writer);
+    body(&mut writer);
     let body = [&[family, 0, 0, 0], writer.into_bytes().as_slice()].concat();
     let mut bytes = Vec::new();
-    message(&mut bytes, kind(what), REQUEST | DUMP, 0, &body);
+    message(&mut bytes, kind(what), REQUEST | flags, 0, &body);
     bytes
 }
 

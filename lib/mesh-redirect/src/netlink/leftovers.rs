@@ -5,7 +5,7 @@
 
 use super::{
     attribute::{Attributes, Writer},
-    batch::{Batch, Kind, Message, dump},
+    batch::{Batch, Kind, Message, dump, get},
     chain,
     expression::family_number,
     rule, table,
@@ -27,9 +27,12 @@ const VERDICT_CHAIN: u16 = 2;
 /// The tables of iptables.
 #[derive(Debug, Default)]
 pub(super) struct Leftovers {
+    /// Each with the number of chains, sets and objects in it.
+    tables: Vec<((Family, Table), u32)>,
     chains: Vec<HeldChain>,
-    rules: Vec<HeldRule>,
-    /// Tables with something else in them, such as a set.
+    /// Rules of others that lead into our chains.
+    jumps: Vec<HeldRule>,
+    /// Tables with something else in them, such as a rule.
     used: Vec<(Family, Table)>,
 }
 
@@ -46,17 +49,45 @@ struct HeldRule {
     place: (Family, Table),
     chain: String,
     handle: Vec<u8>,
-    targets: Vec<String>,
+}
+
+/// What to send first: the tables, and our chains in them.
+pub(super) fn requests() -> Vec<Vec<u8>> {
+    let mut requests = Vec::new();
+    for place in every_place() {
+        let (family, of) = place;
+        requests.push(get(Kind::GetTable, family_number(family), |writer| {
+            writer.text(table::NAME, table_name(of));
+        }));
+        requests.extend(Hook::ALL.map(|hook| get_chain(place, chain_name(hook))));
+    }
+    requests
+}
+
+fn get_chain((family, of): (Family, Table), name: &str) -> Vec<u8> {
+    get(Kind::GetChain, family_number(family), |writer| {
+        writer.text(chain::TABLE, table_name(of));
+        writer.text(chain::NAME, name);
+    })
+}
+
+fn every_place() -> impl Iterator<Item = (Family, Table)> {
+    let of = |family| Table::ALL.map(|of| (family, of));
+    Family::ALL.into_iter().flat_map(of)
 }
 
 // === impl Leftovers ===
 
 impl Leftovers {
-    pub(super) fn add(&mut self, message: &Message<'_>, attributes: &Attributes<'_>) {
+    /// Whether something of the message is kept.
+    pub(super) fn add(&mut self, message: &Message<'_>, attributes: &Attributes<'_>) -> bool {
         let Some(place) = place(message.family, attributes) else {
-            return;
+            return false;
         };
-        if message.is(Kind::NewChain) {
+        if message.is(Kind::NewTable) {
+            let holds = attributes.number(table::USE).unwrap_or(u32::MAX);
+            self.tables.push((place, holds));
+        } else if message.is(Kind::NewChain) {
             let policy = attributes.number(chain::POLICY);
             self.chains.push(HeldChain {
                 place,
@@ -64,33 +95,49 @@ impl Leftovers {
                 accepts: policy.is_none_or(|policy| policy == chain::POLICY_ACCEPT),
             });
         } else if message.is(Kind::NewRule) {
-            self.rules.push(HeldRule {
-                place,
-                chain: attributes.text(rule::CHAIN).unwrap_or_default().to_owned(),
-                handle: attributes.get(rule::HANDLE).unwrap_or_default().to_owned(),
-                targets: targets(attributes),
-            });
-        } else if !message.is(Kind::NewTable) {
-            self.used.push(place);
+            return self.add_rule(place, attributes);
+        } else {
+            return self.mark_used(place);
         }
+        true
     }
 
-    /// Requests for the rules and sets of the tables that hold chains of ours.
-    pub(super) fn requests(&self) -> Vec<Vec<u8>> {
-        let places = self.places().into_iter();
-        places
-            .flat_map(|(family, of)| {
-                let family = family_number(family);
-                [
-                    dump(Kind::GetRule, family, |writer| {
-                        writer.text(rule::TABLE, table_name(of));
-                    }),
-                    dump(Kind::GetSet, family, |writer| {
-                        writer.text(table::NAME, table_name(of));
-                    }),
-                ]
-            })
-            .collect()
+    fn add_rule(&mut self, place: (Family, Table), attributes: &Attributes<'_>) -> bool {
+        let chain = attributes.text(rule::CHAIN).unwrap_or_default();
+        if is_own(chain) {
+            // It goes with its chain.
+            return false;
+        }
+        if !targets(attributes).any(is_own) {
+            return self.mark_used(place);
+        }
+        self.jumps.push(HeldRule {
+            place,
+            chain: chain.to_owned(),
+            handle: attributes.get(rule::HANDLE).unwrap_or_default().to_owned(),
+        });
+        true
+    }
+
+    fn mark_used(&mut self, place: (Family, Table)) -> bool {
+        let new = !self.used.contains(&place);
+        if new {
+            self.used.push(place);
+        }
+        new
+    }
+
+    /// Requests for the kernel's chains and the rules of the tables that hold chains of ours.
+    pub(super) fn further_requests(&self) -> Vec<Vec<u8>> {
+        let mut requests = Vec::new();
+        for place in self.places() {
+            let (family, of) = place;
+            requests.extend(BUILTIN.map(|name| get_chain(place, name)));
+            requests.push(dump(Kind::GetRule, family_number(family), |writer| {
+                writer.text(rule::TABLE, table_name(of));
+            }));
+        }
+        requests
     }
 
     /// Our chains, each with its place.
@@ -103,9 +150,14 @@ impl Leftovers {
         })
     }
 
-    pub(super) fn remove(&self, batch: &mut Batch) {
+    /// If not all jumps are known, our chains are emptied instead of removed: one that is jumped to
+    /// cannot be.
+    pub(super) fn remove(&self, batch: &mut Batch, all_known: bool) {
         for place in self.places() {
-            self.remove_from(batch, place);
+            self.empty(batch, place);
+            if all_known {
+                self.remove_chains(batch, place);
+            }
         }
     }
 
@@ -117,12 +169,8 @@ impl Leftovers {
         places
     }
 
-    fn remove_from(&self, batch: &mut Batch, place: (Family, Table)) {
-        let jumps = |rule: &&HeldRule| {
-            let into_ours = rule.targets.iter().any(|target| is_own(target));
-            rule.place == place && !is_own(&rule.chain) && into_ours
-        };
-        for rule in self.rules.iter().filter(jumps) {
+    fn empty(&self, batch: &mut Batch, place: (Family, Table)) {
+        for rule in self.jumps.iter().filter(|rule| rule.place == place) {
             push(
                 batch,
                 (Kind::DeleteRule, "rule"),
@@ -134,8 +182,7 @@ impl Leftovers {
                 },
             );
         }
-        let here = || self.chains.iter().filter(move |chain| chain.place == place);
-        for own in here().filter(|chain| is_own(&chain.name)) {
+        for own in self.here(place).filter(|chain| is_own(&chain.name)) {
             push(
                 batch,
                 (Kind::DeleteRule, "rules of"),
@@ -146,9 +193,13 @@ impl Leftovers {
                 },
             );
         }
+    }
+
+    fn remove_chains(&self, batch: &mut Batch, place: (Family, Table)) {
         // If nothing else is in the table, iptables made it for us.
         let made_for_us = self.is_empty_without_ours(place);
-        for held in here().filter(|chain| made_for_us || is_own(&chain.name)) {
+        let here = self.here(place);
+        for held in here.filter(|chain| made_for_us || is_own(&chain.name)) {
             push(
                 batch,
                 (Kind::DeleteChain, "chain"),
@@ -164,16 +215,18 @@ impl Leftovers {
         }
     }
 
+    fn here(&self, place: (Family, Table)) -> impl Iterator<Item = &HeldChain> {
+        self.chains.iter().filter(move |chain| chain.place == place)
+    }
+
     fn is_empty_without_ours(&self, place: (Family, Table)) -> bool {
         let idle = |chain: &HeldChain| {
             let builtin = chain.accepts && BUILTIN.contains(&chain.name.as_str());
-            chain.place != place || is_own(&chain.name) || builtin
+            is_own(&chain.name) || builtin
         };
-        let ours = |rule: &HeldRule| {
-            let into_ours = rule.targets.iter().any(|target| is_own(target));
-            rule.place != place || is_own(&rule.chain) || into_ours
-        };
-        self.chains.iter().all(idle) && self.rules.iter().all(ours) && !self.used.contains(&place)
+        let known = u32::try_from(self.here(place).count()).ok();
+        let is_all = |(of, holds): &((Family, Table), u32)| *of == place && Some(*holds) == known;
+        self.here(place).all(idle) && self.tables.iter().any(is_all) && !self.used.contains(&place)
     }
 }
 
@@ -198,24 +251,18 @@ fn push(
 
 fn place(family: u8, attributes: &Attributes<'_>) -> Option<(Family, Table)> {
     let name = attributes.text(table::NAME)?;
-    let family = Family::ALL
-        .into_iter()
-        .find(|f| family_number(*f) == family)?;
-    let of = Table::ALL.into_iter().find(|t| table_name(*t) == name)?;
-    Some((family, of))
+    every_place().find(|(of, table)| family_number(*of) == family && table_name(*table) == name)
 }
 
 /// The chains that a rule may lead to.
-fn targets(attributes: &Attributes<'_>) -> Vec<String> {
-    let Some(list) = attributes.nested(rule::EXPRESSIONS) else {
-        return Vec::new();
-    };
-    let target = |expression: &[u8]| {
+fn targets<'a>(attributes: &Attributes<'a>) -> impl Iterator<Item = &'a str> {
+    let list = attributes.nested(rule::EXPRESSIONS);
+    let expressions: Vec<_> = list.iter().flat_map(|list| list.list(EXPRESSION)).collect();
+    expressions.into_iter().filter_map(|expression| {
         let operands = Attributes::parse(expression)?.nested(DATA)?;
         let verdict = operands.nested(DATA)?.nested(VERDICT)?;
-        verdict.text(VERDICT_CHAIN).map(str::to_owned)
-    };
-    list.list(EXPRESSION).filter_map(target).collect()
+        verdict.text(VERDICT_CHAIN)
+    })
 }
 
 fn is_own(name: &str) -> bool {

@@ -82,22 +82,33 @@ pub fn requests() -> Vec<Vec<u8>> {
 pub fn decode(bytes: &[u8]) -> Members {
     let mut members = Members::new();
     let (messages, _) = Message::split(bytes);
-    for message in messages
-        .iter()
-        .filter(|m| m.is(Kind::NewElement) && m.family == INET)
-    {
-        let Some(attributes) = Attributes::parse(message.body) else {
-            continue;
-        };
-        let ours = attributes.text(TABLE) == Some(table_name(Table::Nat))
-            && Family::ALL
-                .iter()
-                .any(|f| attributes.text(SET) == Some(probe_set(*f)));
-        if let (true, Some(list)) = (ours, attributes.nested(ELEMENTS)) {
-            members.extend(list.list(ELEMENT).filter_map(member));
-        }
+    for message in &messages {
+        read_message(&mut members, message);
     }
     members
+}
+
+/// Adds what one message of an answer says to have; nothing if it is about something else.
+pub fn read(members: &mut Members, message: &[u8]) {
+    if let Some((message, _)) = Message::first(message) {
+        read_message(members, &message);
+    }
+}
+
+fn read_message(members: &mut Members, message: &Message<'_>) {
+    if !message.is(Kind::NewElement) || message.family != INET {
+        return;
+    }
+    let Some(attributes) = Attributes::parse(message.body) else {
+        return;
+    };
+    let ours = attributes.text(TABLE) == Some(table_name(Table::Nat))
+        && Family::ALL
+            .iter()
+            .any(|f| attributes.text(SET) == Some(probe_set(*f)));
+    if let (true, Some(list)) = (ours, attributes.nested(ELEMENTS)) {
+        members.extend(list.list(ELEMENT).filter_map(member));
+    }
 }
 
 /// Adds members to a set that the batch has just made.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use mesh_redirect::{
     Families, Family, Options, RuleSet, Verdict, in_pod,
-    netlink::{self, Batch, Members, members},
+    netlink::{self, Batch, Cost, Members, members},
     on_host,
     options::ProbeAddresses,
 };
@@ -364,4 +364,78 @@ fn a_set_of_another_kind_is_noticed() {
         let verdict = Engine::Netlink.compare(&node, &rules);
         assert!(matches!(verdict, Verdict::Differs(_)), "{set}: {verdict:?}");
     }
+}
+
+/// Rules of no use, as many as this, in a chain that is there.
+fn many_rules(pod: &Namespace, chain: &str, count: usize) {
+    let rule = format!("add rule {chain} ip saddr 192.0.2.1 tcp dport 80 counter accept\n");
+    pod.exec("nft", &["-f", "-"], &rule.repeat(count)).unwrap();
+}
+
+#[test]
+fn what_a_pod_s_owner_puts_into_other_tables_is_not_read() {
+    let pod = Namespace::new("owner").unwrap();
+    let rules = in_pod(&Options::default());
+    Engine::Netlink.apply(&pod, &rules);
+    let (_, alone) = dump(&pod);
+    let chains: Vec<_> = (0..5000)
+        .map(|n| format!("add chain inet own c{n}\nadd set inet own s{n} {{ type ipv4_addr; }}\n"))
+        .collect();
+    let tables: Vec<_> = (0..500).map(|n| format!("add table ip own{n}\n")).collect();
+    let script = format!("add table inet own\n{}{}", chains.concat(), tables.concat());
+    pod.exec("nft", &["-f", "-"], &script).unwrap();
+    many_rules(&pod, "inet own c0", 50_000);
+    pod.exec(
+        "nft",
+        &["-f", "-"],
+        "add table ip nat; add chain ip nat own",
+    )
+    .unwrap();
+    many_rules(&pod, "ip nat own", 1000);
+    let (_, crowded) = dump(&pod);
+    assert_eq!(crowded.compare(&rules), Verdict::Same);
+    // Beside the table of iptables, which may have held something of ours.
+    let more = crowded.cost().read - alone.cost().read;
+    assert!(more < 100, "{more}");
+    assert!(alone.cost().read < 64 * 1024, "{:?}", alone.cost());
+}
+
+#[test]
+fn more_rules_in_our_tables_than_we_write_are_not_all_read_and_are_replaced() {
+    let [fresh, pod] = ["fresh", "full"].map(|label| Namespace::new(label).unwrap());
+    let rules = in_pod(&Options::default());
+    for namespace in [&fresh, &pod] {
+        Engine::Netlink.apply(namespace, &rules);
+    }
+    many_rules(&pod, "inet istio-ambient-nat istio-prerouting", 20_000);
+    let (listed, full) = dump(&pod);
+    let Cost { read, kept } = full.cost();
+    assert!(
+        !listed.whole && kept < 512 * 1024 && read < 512 * 1024,
+        "{read} {kept}"
+    );
+    let verdict = full.compare(&rules);
+    assert!(matches!(verdict, Verdict::Differs(_)), "{verdict:?}");
+    let batch = netlink::apply(&rules).at_generation(listed.generation);
+    commit(&pod, &batch).unwrap();
+    assert_eq!(snapshot(&pod), snapshot(&fresh));
+}
+
+#[test]
+fn what_iptables_left_among_too_many_rules_is_emptied() {
+    let pod = Namespace::new("among").unwrap();
+    let rules = in_pod(&Options::default());
+    Engine::IptablesNft.apply(&pod, &rules);
+    pod.exec("nft", &["-f", "-"], "add chain ip nat own")
+        .unwrap();
+    many_rules(&pod, "ip nat own", 50_000);
+    let (listed, left) = dump(&pod);
+    let Cost { read, kept } = left.cost();
+    assert!(!listed.whole && kept < 512 * 1024, "{kept}");
+    assert!(read < 5 * 1024 * 1024, "{read}");
+    let mut batch = netlink::apply(&rules);
+    left.remove_leftovers(&mut batch);
+    commit(&pod, &batch.at_generation(listed.generation)).unwrap();
+    let saved = pod.exec("iptables-nft-save", &["-t", "nat"], "").unwrap();
+    assert!(!saved.contains("-A ISTIO_"), "rules of ours are left");
 }

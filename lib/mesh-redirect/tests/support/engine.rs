@@ -10,7 +10,7 @@ use mesh_redirect::{
 };
 use testkit_net::{
     Namespace, filters,
-    nfnetlink::{Snapshot, Socket},
+    nfnetlink::{Socket, Survey},
 };
 
 /// A backend with the variant of its programs.
@@ -137,19 +137,30 @@ pub(crate) fn socket(pod: &Namespace) -> Socket {
 }
 
 /// What the kernel lists of a pod.
-pub(crate) fn dump(pod: &Namespace) -> (Snapshot, Dump) {
-    let mut socket = socket(pod);
+pub(crate) fn dump(pod: &Namespace) -> (Survey<()>, Dump) {
     let mut requests = netlink::requests();
-    let listed = socket.snapshot(&requests).unwrap();
-    let dump = Dump::decode(&listed.bytes);
-    let further = dump.further_requests();
+    let first = survey(pod, &requests);
+    let further = first.1.further_requests();
     if further.is_empty() {
-        return (listed, dump);
+        return first;
     }
     requests.extend(further);
-    let listed = socket.snapshot(&requests).unwrap();
-    let dump = Dump::decode(&listed.bytes);
-    (listed, dump)
+    survey(pod, &requests)
+}
+
+fn survey(pod: &Namespace, requests: &[Vec<u8>]) -> (Survey<()>, Dump) {
+    let told = socket(pod).survey(requests, Dump::of_pod, Dump::add);
+    let Survey {
+        generation,
+        of,
+        whole,
+    } = told.unwrap();
+    let told = Survey {
+        generation,
+        of: (),
+        whole,
+    };
+    (told, of)
 }
 
 pub(crate) fn snapshot(pod: &Namespace) -> String {
