@@ -1,9 +1,14 @@
 //! Running another program, such as `nft`, inside a network namespace.
 
-use std::{ffi::OsString, io, process::ExitStatus, process::Stdio, time::Duration};
+use std::{
+    ffi::OsString,
+    fmt, io,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
 
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, ChildStdin},
     time::timeout,
 };
@@ -19,11 +24,16 @@ pub const OUTPUT_LIMIT: usize = 64 * 1024;
 pub struct Command<'a> {
     program: OsString,
     arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
     input: Vec<u8>,
     netns: Option<&'a NetNs>,
     deadline: Duration,
     output_limit: usize,
+    sieve: Option<Sieve>,
 }
+
+/// Says which lines of its output are kept.
+struct Sieve(Box<dyn FnMut(&str) -> bool + Send>);
 
 /// What a program that succeeded wrote, each up to [`OUTPUT_LIMIT`]; bytes that are not UTF-8 are
 /// replaced.
@@ -90,10 +100,12 @@ impl<'a> Command<'a> {
         Self {
             program: program.into(),
             arguments: Vec::new(),
+            environment: Vec::new(),
             input: Vec::new(),
             netns: None,
             deadline: Duration::from_secs(10),
             output_limit: OUTPUT_LIMIT,
+            sieve: None,
         }
     }
 
@@ -101,6 +113,13 @@ impl<'a> Command<'a> {
     #[must_use]
     pub fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets a variable of the program's environment, which is otherwise ours with `LC_ALL=C`.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
         self
     }
 
@@ -132,11 +151,20 @@ impl<'a> Command<'a> {
         self
     }
 
+    /// Keeps only these lines of the standard output, however much there is of the others. The limit is
+    /// for what is kept.
+    #[must_use]
+    pub fn lines(mut self, keep: impl FnMut(&str) -> bool + Send + 'static) -> Self {
+        self.sieve = Some(Sieve(Box::new(keep)));
+        self
+    }
+
     /// Runs the program to its end. Dropping the future kills it.
     pub async fn run(self) -> Result<Output, Error> {
         let program = self.program.to_string_lossy().into_owned();
         let mut child = self.start(&program)?;
-        let conversation = converse(&mut child, self.input, self.output_limit);
+        let kept = (self.output_limit, self.sieve);
+        let conversation = converse(&mut child, self.input, kept);
         let Ok(ended) = timeout(self.deadline, conversation).await else {
             return Err(Error::TimedOut {
                 program,
@@ -159,6 +187,7 @@ impl<'a> Command<'a> {
         command
             .args(&self.arguments)
             .env("LC_ALL", "C")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -184,11 +213,16 @@ impl<'a> Command<'a> {
 async fn converse(
     child: &mut Child,
     input: Vec<u8>,
-    limit: usize,
+    (limit, sieve): (usize, Option<Sieve>),
 ) -> io::Result<(ExitStatus, Output)> {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let (fed, stdout, stderr) =
-        tokio::join!(feed(stdin, input), read(stdout, limit), read(stderr, limit));
+    let stdout = async {
+        match sieve {
+            None => read(stdout, limit).await,
+            Some(sieve) => read_lines(stdout, limit, sieve).await,
+        }
+    };
+    let (fed, stdout, stderr) = tokio::join!(feed(stdin, input), stdout, read(stderr, limit));
     fed?;
     let output = Output {
         stdout: stdout?,
@@ -221,6 +255,36 @@ async fn read(output: Option<impl AsyncRead + Unpin>, limit: usize) -> io::Resul
     Ok(String::from_utf8_lossy(&kept).into_owned())
 }
 
+async fn read_lines(
+    output: Option<impl AsyncRead + Unpin>,
+    limit: usize,
+    Sieve(mut keep): Sieve,
+) -> io::Result<String> {
+    let (mut kept, mut line) = (String::new(), Vec::new());
+    let Some(output) = output else {
+        return Ok(kept);
+    };
+    let mut output = BufReader::new(output);
+    loop {
+        line.clear();
+        // A longer line is several.
+        let mut one = (&mut output).take(OUTPUT_LIMIT as u64);
+        if one.read_until(b'\n', &mut line).await? == 0 {
+            return Ok(kept);
+        }
+        let text = String::from_utf8_lossy(&line);
+        if keep(&text) && kept.len() + text.len() <= limit {
+            kept.push_str(&text);
+        }
+    }
+}
+
+impl fmt::Debug for Sieve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sieve")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,10 +298,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_variable_reaches_the_program_with_a_language_that_can_be_read() {
+        let command = Command::new("sh").args(["-c", "echo $OWN $LC_ALL"]);
+        let output = command.env("OWN", "value").run().await.unwrap();
+        assert_eq!(output.stdout, "value C\n");
+    }
+
+    #[tokio::test]
     async fn output_is_bounded() {
         let input = vec![b'x'; 3 * OUTPUT_LIMIT];
         let output = Command::new("cat").input(input).run().await.unwrap();
         assert_eq!(output.stdout.len(), OUTPUT_LIMIT);
+    }
+
+    #[tokio::test]
+    async fn of_much_output_only_the_wanted_lines_are_kept() {
+        let input = format!("{}wanted\nlast", "unwanted\n".repeat(100_000));
+        let command = Command::new("cat").input(input);
+        let output = command.lines(|line| !line.starts_with("un")).run().await;
+        assert_eq!(output.unwrap().stdout, "wanted\nlast");
+        let command = Command::new("cat").input("12345\n67890\n").output_limit(6);
+        let output = command.lines(|_| true).run().await.unwrap();
+        assert_eq!(output.stdout, "12345\n");
     }
 
     #[tokio::test]

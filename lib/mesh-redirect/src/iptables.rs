@@ -25,8 +25,8 @@ mod rule;
 mod save;
 
 pub use leftovers::remove_empty_tables;
-pub use save::{Error, Saved};
-use save::{SavedRule, SavedTable};
+pub use save::{Error, Saved, Sieve};
+use save::{LIMIT, SavedRule, SavedTable};
 
 /// The input that puts the rules of one family in place, and nothing else of ours. If the set does not
 /// look at the family, what is left of ours is removed. Empty if there is nothing to do.
@@ -174,10 +174,12 @@ fn fill_table(
         }
     }
     let wanted = |name: &str| rules.chains_of(table).any(|c| chain_name(c.hook) == name);
-    let held = held.into_iter().flat_map(|table| &table.chains);
-    for chain in held.filter(|name| is_own_chain(name) && !wanted(name)) {
+    let unwanted = held.into_iter().flat_map(|table| &table.chains);
+    for chain in unwanted.filter(|name| is_own_chain(name) && !wanted(name)) {
         line(input, format_args!("-F {chain}"));
-        line(input, format_args!("-X {chain}"));
+        if held.is_some_and(knows_all_jumps) {
+            line(input, format_args!("-X {chain}"));
+        }
     }
     line(input, format_args!("COMMIT"));
 }
@@ -199,7 +201,7 @@ fn clear_table(input: &mut String, held: Option<&SavedTable>) {
     for chain in &chains {
         line(input, format_args!("-F {chain}"));
     }
-    for chain in &chains {
+    for chain in chains.iter().filter(|_| knows_all_jumps(table)) {
         line(input, format_args!("-X {chain}"));
     }
     line(input, format_args!("COMMIT"));
@@ -213,6 +215,11 @@ fn foreign_jumps(table: &SavedTable) -> impl Iterator<Item = &SavedRule> {
         .iter()
         .filter(|rule| !is_own_chain(&rule.chain))
         .filter(|rule| rule.target().is_some_and(is_own_chain))
+}
+
+/// Whether there are no more jumps than are known: a chain that is jumped to cannot be removed.
+fn knows_all_jumps(table: &SavedTable) -> bool {
+    foreign_jumps(table).count() < LIMIT
 }
 
 /// The hook whose jump this rule is: unconditional, from the kernel's chain to ours.

@@ -26,8 +26,8 @@ struct Installed {
 
 pub(super) async fn detect(config: &Config) -> Result<Inner, Error> {
     let installed = Installed {
-        nft: Programs::find(Variant::Nft).await,
-        legacy: Programs::find(Variant::Legacy).await,
+        nft: Programs::find(Variant::Nft, config.host.id()).await,
+        legacy: Programs::find(Variant::Legacy, config.host.id()).await,
     };
     let choice = choose(config, &installed).await?;
     let host = config.host.clone();

@@ -7,11 +7,12 @@ use std::{fs, time::Duration};
 
 use mesh_net::{
     command::{Command, Output},
-    netns::NetNs,
+    netns::{NetNs, NetNsId},
 };
 use mesh_redirect::{
     Backend, Families, Family, RuleSet, Verdict,
     backend::{Listed, Program},
+    iptables::Sieve,
 };
 
 use super::{Error, Inner, Mechanism, Variant, findings::Findings};
@@ -19,9 +20,8 @@ use super::{Error, Inner, Mechanism, Variant, findings::Findings};
 /// Longest that a program may take: they wait up to 30 s for the lock of `iptables-legacy`.
 const DEADLINE: Duration = Duration::from_secs(40);
 
-/// Most bytes of a listing. A host on which kube-proxy uses iptables has some hundred bytes for each
-/// service and endpoint.
-const LISTING_LIMIT: usize = 128 * 1024 * 1024;
+/// Most bytes that are kept of a listing, which is sieved. What is cut off is not understood.
+const LISTING_LIMIT: usize = 4 * 1024 * 1024;
 
 /// What the kernel says which tables of the legacy variant are in use, in the thread's namespace.
 const LEGACY_TABLES: [&str; 2] = [
@@ -29,9 +29,22 @@ const LEGACY_TABLES: [&str; 2] = [
     "/proc/thread-self/net/ip6_tables_names",
 ];
 
+/// What says which file the legacy variant locks, since iptables 1.8.6. Older ones lock that of the host
+/// always.
+const LOCK_FILE: &str = "XTABLES_LOCKFILE";
+/// A file that is another one for each process, and that nobody else opens.
+const OWN_LOCK: &str = "/proc/self/stat";
+
 /// The programs of one variant, as they are called here.
+///
+/// The legacy variant reads all rules, changes them and writes them back, so whoever changes rules of the
+/// host has to hold `/run/xtables.lock`; it is the host's if the agent's container has that mounted. In pods nothing
+/// is locked: the agent does one thing at a time there, and whoever has the lock of the host, such as
+/// kube-proxy with its thousands of rules, is not to wait for pods, nor pods for it. A lock that a pod's
+/// processes can take, such as its namespace, would let them hold the agent up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Programs {
+    host: NetNsId,
     variant: Variant,
     /// The name before `-restore` and `-save`.
     v4: String,
@@ -43,8 +56,9 @@ pub(super) struct Programs {
 impl Programs {
     /// Looks for the programs of a variant, under its own name or as the one that is just called
     /// `iptables`.
-    pub(super) async fn find(variant: Variant) -> Option<Self> {
+    pub(super) async fn find(variant: Variant, host: NetNsId) -> Option<Self> {
         Some(Self {
+            host,
             variant,
             v4: find(variant, "iptables").await?,
             v6: find(variant, "ip6tables").await,
@@ -58,8 +72,13 @@ impl Programs {
     /// Whether the legacy variant holds rules, which says that others use it. A policy or an empty chain
     /// is none: those stay when the last rule is gone.
     pub(super) async fn hold_rules(&self, netns: &NetNs) -> bool {
-        let saved = self.run(Program::IptablesSave(Family::V4), "", netns).await;
-        saved.is_ok_and(|output| output.stdout.lines().any(|line| line.starts_with("-A ")))
+        let Ok(command) = self.command(Program::IptablesSave(Family::V4), netns) else {
+            return false;
+        };
+        let mut first = true;
+        let a_rule = move |line: &str| line.starts_with("-A ") && std::mem::take(&mut first);
+        let saved = command.lines(a_rule).run().await;
+        saved.is_ok_and(|output| !output.stdout.is_empty())
     }
 
     /// Has the kernel check rules without effect, family by family; those that work, or why none does.
@@ -89,8 +108,9 @@ impl Programs {
                 let arguments = ["--test"]
                     .into_iter()
                     .chain(restore.arguments().iter().copied());
-                let run = self.command(restore)?.args(arguments).input(command.input);
-                run.netns(netns).run().await?;
+                let run = self.command(restore, netns)?;
+                let run = run.args(arguments).input(command.input);
+                run.run().await?;
             }
         }
         Ok(())
@@ -101,7 +121,11 @@ impl Programs {
         for family in Family::ALL {
             if self.name(family).is_some() {
                 let program = Program::IptablesSave(family);
-                let output = self.run(program, "", netns).await?.stdout;
+                let mut sieve = Sieve::default();
+                let command = self.command(program, netns)?;
+                let command = command.args(program.arguments().iter().copied());
+                let command = command.lines(move |line| sieve.keeps(line));
+                let output = command.run().await?.stdout;
                 listed.push(Listed { program, output });
             }
         }
@@ -121,22 +145,28 @@ impl Programs {
 
     async fn run(&self, program: Program, input: &str, netns: &NetNs) -> Result<Output, Error> {
         let command = self
-            .command(program)?
+            .command(program, netns)?
             .args(program.arguments().iter().copied())
             .input(input);
-        Ok(command.netns(netns).run().await?)
+        Ok(command.run().await?)
     }
 
-    fn command(&self, program: Program) -> Result<Command<'_>, Error> {
+    fn command<'a>(&self, program: Program, netns: &'a NetNs) -> Result<Command<'a>, Error> {
         let (family, verb) = match program {
             Program::IptablesRestore(family) => (family, "restore"),
             Program::IptablesSave(family) => (family, "save"),
             Program::Nft | Program::NftList => return Err(Error::Ended),
         };
         let name = self.name(family).ok_or(Error::Ended)?;
-        Ok(Command::new(format!("{name}-{verb}"))
+        let command = Command::new(format!("{name}-{verb}"))
             .deadline(DEADLINE)
-            .output_limit(LISTING_LIMIT))
+            .output_limit(LISTING_LIMIT)
+            .netns(netns);
+        Ok(if netns.id() == self.host {
+            command
+        } else {
+            command.env(LOCK_FILE, OWN_LOCK)
+        })
     }
 
     fn name(&self, family: Family) -> Option<&str> {

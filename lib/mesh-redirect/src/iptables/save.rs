@@ -1,5 +1,7 @@
 //! The output of `iptables-save`, as far as a plan needs it.
 
+use super::is_own_chain;
+
 /// What `iptables-save` (or `ip6tables-save`) printed: every table, chain and rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Saved {
@@ -25,6 +27,19 @@ pub enum Error {
         table: String,
     },
 }
+
+/// Passes on, line by line, what a plan needs of the output of `iptables-save`: of rules of others only
+/// those that may lead to ours, and of both no more than [`LIMIT`]. What is cut off is more than we ever
+/// write, so that the plan is to make our chains anew in any case.
+#[derive(Clone, Debug, Default)]
+pub struct Sieve {
+    rules: usize,
+    jumps: usize,
+}
+
+/// Most rules in our chains, and most that lead there, of which a plan is made. A pod with 64 virtual
+/// interfaces has some 150 of ours.
+pub(super) const LIMIT: usize = 1000;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SavedTable {
@@ -83,6 +98,31 @@ impl Saved {
     }
 }
 
+// === impl Sieve ===
+
+impl Sieve {
+    /// Whether a plan needs this line.
+    pub fn keeps(&mut self, line: &str) -> bool {
+        let line = line.trim();
+        if let Some(chain) = line.strip_prefix(':') {
+            return chain.split_whitespace().next().is_some_and(is_own_chain);
+        }
+        let Some(rule) = uncounted(line).strip_prefix("-A ") else {
+            // What is not understood has to be refused.
+            return !line.starts_with('#');
+        };
+        let count = if rule.split(' ').next().is_some_and(is_own_chain) {
+            &mut self.rules
+        } else if rule.contains("ISTIO_") {
+            &mut self.jumps
+        } else {
+            return false;
+        };
+        *count += 1;
+        *count <= LIMIT
+    }
+}
+
 // === impl SavedTable ===
 
 impl SavedTable {
@@ -92,12 +132,9 @@ impl SavedTable {
             self.chains.extend(name.map(str::to_owned));
             return name.is_some();
         }
-        let rule = line
-            .strip_prefix('[')
-            .and_then(|counted| counted.split_once("] "))
-            .map_or(line, |(_, rule)| rule)
-            .strip_prefix("-A ");
-        let Some(rule) = rule else { return false };
+        let Some(rule) = uncounted(line).strip_prefix("-A ") else {
+            return false;
+        };
         let (chain, spec) = rule.split_once(' ').unwrap_or((rule, ""));
         self.rules.push(SavedRule {
             chain: chain.to_owned(),
@@ -105,6 +142,13 @@ impl SavedTable {
         });
         true
     }
+}
+
+/// A rule without what it has counted.
+fn uncounted(line: &str) -> &str {
+    let counted = line.strip_prefix('[');
+    let rule = counted.and_then(|counted| counted.split_once("] "));
+    rule.map_or(line, |(_, rule)| rule)
 }
 
 // === impl SavedRule ===
@@ -174,6 +218,35 @@ COMMIT
                 spec: String::new()
             }
         );
+    }
+
+    #[test]
+    fn rules_of_others_are_sieved_out_and_the_plan_is_the_same() {
+        let jump = "-A OWN -p tcp -j ISTIO_PRERT\n";
+        let whole = SAVED.replace(
+            "COMMIT",
+            &format!(":ISTIO_PRERT - [0:0]\n{jump}[1:2] -A ISTIO_PRERT -j RETURN\nCOMMIT"),
+        );
+        let mut sieve = Sieve::default();
+        let kept: Vec<_> = whole.lines().filter(|line| sieve.keeps(line)).collect();
+        // The comment of the first rule may be a jump.
+        assert_eq!(kept.len(), 6, "{kept:?}");
+        let kept = kept.join("\n");
+        let [whole, kept] = [&whole, &kept].map(|text| Saved::parse(text).unwrap());
+        assert_eq!(super::super::remove(&kept), super::super::remove(&whole));
+        assert!(sieve.keeps("iptables: command not found"));
+    }
+
+    #[test]
+    fn more_than_we_ever_write_is_cut_off_and_chains_that_are_jumped_to_stay() {
+        let mut sieve = Sieve::default();
+        let rules = "-A ISTIO_PRERT -j RETURN\n".repeat(20_000);
+        let jumps = "-A OWN -j ISTIO_PRERT\n".repeat(20_000);
+        let whole = format!("*nat\n:ISTIO_PRERT - [0:0]\n{rules}{jumps}COMMIT\n");
+        let kept: Vec<_> = whole.lines().filter(|line| sieve.keeps(line)).collect();
+        assert_eq!(kept.len(), 3 + 2 * LIMIT);
+        let plan = super::super::remove(&Saved::parse(&kept.join("\n")).unwrap());
+        assert!(plan.contains("-F ISTIO_PRERT") && !plan.contains("-X"));
     }
 
     #[test]

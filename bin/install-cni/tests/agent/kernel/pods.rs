@@ -1,11 +1,11 @@
 //! Rules in pods.
 
-use std::{process::Command, sync::Arc, time::Duration};
+use std::{fs, process::Command, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use install_cni::{
     kernel::{Config, Kernel, Mechanism, Variant},
-    parts::Rules as _,
+    parts::{self, Rules as _},
 };
 use mesh_net::netns::NetNs;
 use mesh_redirect::{Options, Verdict};
@@ -188,6 +188,24 @@ async fn damage_to_rules_and_route_is_found_and_repaired() {
 }
 
 #[tokio::test]
+async fn a_pod_s_owner_who_fills_our_tables_has_them_made_anew() {
+    let host = Namespace::new("host").unwrap();
+    let kernel = kernel(&host, Mechanism::Nftables).await;
+    let pod = Namespace::new("pod").unwrap();
+    let wanted = Options::default();
+    kernel.apply(pod.handle(), &wanted).await.unwrap();
+    let before = snapshot(&pod);
+    let rule = "add rule inet istio-ambient-mangle istio-output counter accept\n";
+    pod.exec("nft", &["-f", "-"], &rule.repeat(20_000)).unwrap();
+    let verdict = kernel.verify(pod.handle(), &wanted).await.unwrap();
+    assert!(matches!(verdict, Verdict::Differs(_)), "{verdict:?}");
+    kernel.apply(pod.handle(), &wanted).await.unwrap();
+    assert_eq!(snapshot(&pod), before);
+    let verdict = kernel.verify(pod.handle(), &wanted).await.unwrap();
+    assert_eq!(verdict, Verdict::Same);
+}
+
+#[tokio::test]
 async fn a_route_without_rules_is_not_taken_for_nothing() {
     let host = Namespace::new("host").unwrap();
     let (pod, kernel) = (
@@ -279,6 +297,31 @@ async fn many_pods_are_worked_on_at_once() {
             "{mechanism}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_legacy_variant_waits_for_the_host_s_lock_on_the_host_and_not_in_pods() {
+    let (host, pod) = (
+        Namespace::new("host").unwrap(),
+        Namespace::new("pod").unwrap(),
+    );
+    let kernel = kernel(&host, Mechanism::Iptables(Variant::Legacy)).await;
+    let lock = fs::File::create("/run/xtables.lock").unwrap();
+    lock.lock().unwrap();
+    let ensuring = tokio::spawn({
+        let kernel = kernel.clone();
+        async move { parts::Probes::ensure(&kernel).await }
+    });
+    for _ in 0..3 {
+        let wanted = Options::default();
+        kernel.apply(pod.handle(), &wanted).await.unwrap();
+        kernel.remove(pod.handle()).await.unwrap();
+    }
+    assert!(!ensuring.is_finished(), "the host's rules were changed");
+    drop(lock);
+    ensuring.await.unwrap().unwrap();
+    let saved = host.exec("iptables-legacy-save", &["-t", "nat"], "");
+    assert!(saved.unwrap().contains("ISTIO_POSTRT"));
 }
 
 async fn detected(config: &Config) -> Mechanism {
