@@ -11,7 +11,7 @@ use install_cni::{
     parts::{PodUid, Probes, Rules},
 };
 use mesh_redirect::{
-    Families, Family, Options,
+    Families, Family, Options, Verdict,
     contract::{INBOUND_PLAINTEXT_PORT, PROBE_ADDRESS_V4, PROBE_ADDRESS_V6},
 };
 use testkit_net::{
@@ -73,51 +73,79 @@ fn ask_as_nobody(namespace: &Namespace, to: SocketAddr) -> String {
 async fn what_the_host_sends_to_a_member_is_a_probe_and_nothing_else_is() {
     for mechanism in MECHANISMS {
         let network = Topology::grid(2, 2).unwrap();
-        let node = network.nodes()[0].namespace();
-        let [pod, neighbour, remote] = [0, 1, 2].map(|index| &network.pods()[index]);
-        assert_eq!(pod.node(), neighbour.node());
-        assert_ne!(pod.node(), remote.node());
-        let kernel = kernel(node, mechanism).await;
+        let kernel = kernel(network.nodes()[0].namespace(), mechanism).await;
         kernel.ensure().await.unwrap();
-        Rules::apply(&kernel, pod.namespace().handle(), &Options::default())
+        let pod = network.pods()[0].namespace();
+        Rules::apply(&kernel, pod.handle(), &Options::default())
             .await
             .unwrap();
-        for (ipv6, probe) in [
-            (false, IpAddr::from(PROBE_ADDRESS_V4)),
-            (true, PROBE_ADDRESS_V6.into()),
-        ] {
-            let any = SocketAddr::new(
-                if ipv6 {
-                    address("::")
-                } else {
-                    address("0.0.0.0")
-                },
-                APP,
-            );
-            let say = |port, words: &str| {
-                let at = SocketAddr::new(any.ip(), port);
-                Server::start(pod.namespace(), at, Behaviour::Say(words.to_owned())).unwrap()
-            };
-            let (app, _proxy) = (say(APP, "app"), say(INBOUND_PLAINTEXT_PORT, "proxy"));
-            let to = SocketAddr::new(pod.address(ipv6), APP);
-            let context = format!("{mechanism}, IPv6: {ipv6}");
-
-            assert_eq!(Dial::to(to).ask(node).await.unwrap(), "proxy", "{context}");
-            kernel.insert(pod.address(ipv6), &uid("pod")).await.unwrap();
-            assert_eq!(Dial::to(to).ask(node).await.unwrap(), "app", "{context}");
-            assert_eq!(app.clients().last().unwrap().ip(), probe, "{context}");
-            let nobody = tokio::task::block_in_place(|| ask_as_nobody(node, to));
-            assert_eq!(nobody, "app", "{context}");
-            for forwarded in [neighbour, remote] {
-                let answer = Dial::to(to).ask(forwarded.namespace()).await.unwrap();
-                assert_eq!(answer, "proxy", "{context}");
-            }
-            Probes::remove(&kernel, pod.address(ipv6), &uid("pod"))
-                .await
-                .unwrap();
-            assert_eq!(Dial::to(to).ask(node).await.unwrap(), "proxy", "{context}");
+        for ipv6 in [false, true] {
+            host_alone_probes(&network, &kernel, ipv6).await;
         }
     }
+}
+
+/// `hostprobe` among the cases of Istio's tests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_host_without_ipv6_probes_reach_pods_and_nothing_else_does() {
+    for mechanism in MECHANISMS {
+        let network = Topology::grid(2, 2).unwrap();
+        let node = network.nodes()[0].namespace();
+        let pods = network
+            .pods()
+            .iter()
+            .map(testkit_net::topology::Pod::namespace);
+        for namespace in pods.chain([node]) {
+            let script = "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6";
+            namespace.exec("sh", &["-c", script], "").unwrap();
+            assert_eq!(namespace.ip("-6 address").unwrap(), "");
+        }
+        // Both families are asked for, as by default.
+        let kernel = kernel(node, mechanism).await;
+        kernel.ensure().await.unwrap();
+        let (pod, wanted) = (network.pods()[0].namespace(), Options::default());
+        Rules::apply(&kernel, pod.handle(), &wanted).await.unwrap();
+        let verdict = kernel.verify(pod.handle(), &wanted).await.unwrap();
+        assert_eq!(verdict, Verdict::Same, "{mechanism}");
+        host_alone_probes(&network, &kernel, false).await;
+        Rules::remove(&kernel, pod.handle()).await.unwrap();
+        kernel.clear().await.unwrap();
+    }
+}
+
+/// The first node's own processes reach an application in its first pod if its address is a member, and
+/// everybody else reaches the proxy.
+async fn host_alone_probes(network: &Topology, kernel: &Kernel, ipv6: bool) {
+    let node = network.nodes()[0].namespace();
+    let [pod, neighbour, remote] = [0, 1, 2].map(|index| &network.pods()[index]);
+    assert_eq!(pod.node(), neighbour.node());
+    assert_ne!(pod.node(), remote.node());
+    let (any, probe): (_, IpAddr) = if ipv6 {
+        ("::", PROBE_ADDRESS_V6.into())
+    } else {
+        ("0.0.0.0", PROBE_ADDRESS_V4.into())
+    };
+    let say = |port, words: &str| {
+        let at = SocketAddr::new(address(any), port);
+        Server::start(pod.namespace(), at, Behaviour::Say(words.to_owned())).unwrap()
+    };
+    let (app, _proxy) = (say(APP, "app"), say(INBOUND_PLAINTEXT_PORT, "proxy"));
+    let to = SocketAddr::new(pod.address(ipv6), APP);
+    let context = format!("{}, IPv6: {ipv6}", kernel.mechanism());
+
+    assert_eq!(Dial::to(to).ask(node).await.unwrap(), "proxy", "{context}");
+    kernel.insert(to.ip(), &uid("pod")).await.unwrap();
+    assert_eq!(Dial::to(to).ask(node).await.unwrap(), "app", "{context}");
+    assert_eq!(app.clients().last().unwrap().ip(), probe, "{context}");
+    let nobody = tokio::task::block_in_place(|| ask_as_nobody(node, to));
+    assert_eq!(nobody, "app", "{context}");
+    for forwarded in [neighbour, remote] {
+        let answer = Dial::to(to).ask(forwarded.namespace()).await.unwrap();
+        assert_eq!(answer, "proxy", "{context}");
+    }
+    let removed = Probes::remove(kernel, to.ip(), &uid("pod")).await;
+    removed.unwrap();
+    assert_eq!(Dial::to(to).ask(node).await.unwrap(), "proxy", "{context}");
 }
 
 #[tokio::test]
@@ -231,7 +259,6 @@ async fn members_move_with_the_mechanism_and_nothing_of_the_old_one_stays() {
     }
 }
 
-/// `hostprobe` among the cases of Istio's tests is with IPv4 alone.
 #[tokio::test]
 async fn a_family_that_is_not_captured_has_no_probe_set() {
     let host = Namespace::new("host").unwrap();
