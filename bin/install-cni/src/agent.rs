@@ -23,6 +23,7 @@ mod notes;
 mod pods;
 pub mod proxies;
 mod registry;
+mod sight;
 mod status;
 mod view;
 
@@ -59,6 +60,9 @@ pub struct Patience {
     pub add: Duration,
     /// How often every pod is compared with the kernel.
     pub verify: Duration,
+    /// How long a pod that only the plugin told of stays without the watch's word before the API server is
+    /// asked for it again. Looked at as often as pods are compared.
+    pub confirm: Duration,
 }
 
 /// Where things are, as this process sees them.
@@ -73,11 +77,12 @@ pub struct Paths {
 }
 
 impl Default for Patience {
-    /// 20 s, and once a minute.
+    /// 20 s, once a minute, and two minutes.
     fn default() -> Self {
         Self {
             add: Duration::from_secs(20),
             verify: Duration::from_secs(60),
+            confirm: Duration::from_secs(120),
         }
     }
 }

@@ -13,6 +13,8 @@ use prometheus_client::{
 pub enum Reason {
     /// No ztunnel is connected: pods in the mesh have no proxy.
     Ztunnel,
+    /// The API server has not been seen for a minute: what is changed there has no effect.
+    Watches,
     /// Pods cannot be brought where they belong.
     Pods,
     /// The plugin is not called for new pods, or others change what is installed again and again.
@@ -42,6 +44,7 @@ impl Reason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ztunnel => "ztunnel",
+            Self::Watches => "watches",
             Self::Pods => "pods",
             Self::Installation => "installation",
             Self::Platform => "platform",

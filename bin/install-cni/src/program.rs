@@ -365,7 +365,8 @@ impl Program {
         let file = EnrolmentFile::new(&self.config.paths.run_dir);
         let (stale, snapshots) = (file.staleness(), handle.snapshots());
         self.tasks.spawn("enrolment file", file.follow(snapshots));
-        let (pods, ztunnels) = (handle.clone(), handle.clone());
+        let (pods, ztunnels, watches) = (handle.clone(), handle.clone(), handle.clone());
+        self.check(Reason::Watches, move || watches.has_lost_sight());
         self.check(Reason::EnrolmentFile, move || stale.load(Ordering::Relaxed));
         self.check(Reason::Ztunnel, move || ztunnels.view().ztunnels == 0);
         self.check(Reason::Pods, move || {

@@ -291,7 +291,8 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
     /// Asks again for the pods that were asked for long ago and that the watch still does not show. While there
     /// is no answer they stay: an API server that is away takes no pod out of the mesh.
     pub(super) async fn confirm_asked(&self) {
-        let overdue = self.registry.lock().unconfirmed(Instant::now());
+        let (now, long) = (Instant::now(), self.patience.confirm);
+        let overdue = self.registry.lock().unconfirmed(now, long);
         for (uid, key) in overdue {
             match self.inquire(&key).await {
                 Ok(()) => self.registry.lock().postpone(&uid, Instant::now()),

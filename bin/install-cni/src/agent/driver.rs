@@ -33,6 +33,7 @@ use super::{
     pods::{Concerned, Index, NamespaceObject, PodObject},
     proxies::Proxies,
     registry::Registry,
+    sight::Sight,
     status::Writer,
 };
 use crate::parts::{PodUid, Probes, Rules};
@@ -72,6 +73,7 @@ pub(super) struct Shared<K, Z> {
     pub(super) registry: Arc<Mutex<Registry>>,
     pub(super) queue: Queue<PodUid>,
     pub(super) metrics: metrics::Metrics,
+    pub(super) sight: Sight,
     notes: Notes,
     pub(super) statuses: Writer,
     pub(super) stage: news::Sender<Stage>,
@@ -146,6 +148,7 @@ impl<K: Rules + Probes, Z: Proxies> Agent<K, Z> {
             proxies: parts.proxies,
             queue: Queue::new(pace()),
             metrics: metrics::Metrics::new(),
+            sight: Sight::default(),
             notes: Notes::new(parts.events),
             stage: news::Sender::new(Stage::Starting),
             namespaces: news::Sender::new(0),
@@ -170,6 +173,11 @@ impl<K: Rules + Probes, Z: Proxies> Agent<K, Z> {
         let mut running = FuturesUnordered::<futures::future::BoxFuture<'_, ()>>::new();
         running.push(Box::pin(self.watch_pods(pods)));
         running.push(Box::pin(self.watch_namespaces(namespaces)));
+        let sight = &shared.sight;
+        running.push(Box::pin(sight.follow("pods", pods_state.clone())));
+        running.push(Box::pin(
+            sight.follow("namespaces", namespaces_state.clone()),
+        ));
         running.push(Box::pin(shared.reconcile()));
         running.push(Box::pin(shared.statuses.clone().run()));
         running.push(Box::pin(shared.lead(pods_state, namespaces_state)));

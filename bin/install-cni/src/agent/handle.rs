@@ -61,6 +61,11 @@ impl<K: Rules + Probes, Z: Proxies> Handle<K, Z> {
         found.is_some_and(|pod| pod.deleting)
     }
 
+    /// Whether the API server has not been seen for long, so that changes there have no effect.
+    pub fn has_lost_sight(&self) -> bool {
+        self.shared.sight.is_lost()
+    }
+
     /// What the agent knows.
     pub fn view(&self) -> View {
         let ztunnels = *self.shared.proxies.synced().borrow();

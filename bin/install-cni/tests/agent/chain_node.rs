@@ -376,7 +376,7 @@ impl ChainNode {
             },
             patience: Patience {
                 add: Duration::from_secs(3),
-                verify: Duration::from_secs(60),
+                ..Patience::default()
             },
         }
     }

@@ -366,6 +366,7 @@ async fn the_agent_does_its_work_with_the_rights_that_it_is_given() {
         "ztunnel_connected 1",
         "lateen_cni_backend{backend=\"nftables\"} 1",
         "lateen_cni_degraded{reason=\"ztunnel\"} 0",
+        "lateen_cni_degraded{reason=\"watches\"} 0",
     ] {
         assert!(
             metrics.lines().any(|l| l == line),

@@ -162,7 +162,7 @@ async fn without_ztunnel_a_pod_does_not_start_and_comes_in_when_there_is_one() {
     let mut node = Node::prepare().await;
     node.patience(Patience {
         add: Duration::from_millis(300),
-        verify: Duration::from_secs(60),
+        ..Patience::default()
     });
     node.run().await;
     node.label("demo", Some("ambient")).await;
@@ -301,6 +301,40 @@ async fn an_agent_without_an_api_server_keeps_ztunnel_waiting() {
     node.is_in_mesh(&uid, &net, &mut ztunnel).await;
     node.synced(&ztunnel).await;
     assert_eq!(node.kernel.writes(), writes);
+}
+
+#[tokio::test]
+async fn a_pod_that_no_watch_shows_is_asked_for_again_and_leaves_when_it_is_gone() {
+    let (mut node, mut ztunnel) = Node::start().await;
+    node.patience(Patience {
+        verify: Duration::from_millis(50),
+        confirm: Duration::from_millis(100),
+        ..Patience::default()
+    });
+    node.run().await;
+    node.synced(&ztunnel).await;
+    node.label("demo", Some("ambient")).await;
+    // The watch is about the pods of this node.
+    let elsewhere = json!({"spec": {"nodeName": "node-2"}});
+    let (uid, net) = (node.pod("web", elsewhere).await, Net::new("10.1.0.1"));
+    node.add("web", &uid, &net).await.unwrap();
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    let asked = || async { node.requests().get("get pods").copied().unwrap_or_default() };
+    let before = asked().await;
+    eventually("it is asked for", asked, |now| *now > before + 2).await;
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    // An API server that does not answer takes nothing away.
+    node.server.refuse_requests(true);
+    let ensured = node.kernel.ensured();
+    let rounds = || async { node.kernel.ensured() };
+    eventually("some rounds", rounds, |now| *now > ensured + 4).await;
+    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    node.server.refuse_requests(false);
+    node.delete("web").await;
+    let gone = || async { node.view(&uid).is_none() };
+    eventually("it is forgotten", gone, |gone| *gone).await;
+    ztunnel.serves(&uid, None).await;
+    assert!(node.kernel.probes().is_empty());
 }
 
 #[tokio::test]

@@ -13,9 +13,6 @@ use crate::{
     parts::PodUid,
 };
 
-/// How long a pod that was asked for stays without the watch's word before it is asked for again.
-pub(super) const CONFIRM: Duration = Duration::from_secs(120);
-
 impl Registry {
     /// The pod exists in this form, as the API server says to a question. The watch may know better.
     pub(crate) fn answer_pod(&mut self, pod: Pod, now: Instant) -> Concerned {
@@ -51,8 +48,8 @@ impl Registry {
 
     /// The pods that were asked for long ago and that the watch has not shown since. They may have come and
     /// gone between two of its answers, or it may be the watch that is late: who asks again knows.
-    pub(crate) fn unconfirmed(&self, now: Instant) -> Vec<(PodUid, ObjectKey)> {
-        let overdue = |since: &Instant| now.duration_since(*since) >= CONFIRM;
+    pub(crate) fn unconfirmed(&self, now: Instant, long: Duration) -> Vec<(PodUid, ObjectKey)> {
+        let overdue = |since: &Instant| now.duration_since(*since) >= long;
         let overdue = self.asked.iter().filter(|(_, since)| overdue(since));
         let overdue = overdue.filter_map(|(uid, _)| self.index.pod(uid));
         overdue.map(|pod| (pod.uid.clone(), pod.key())).collect()

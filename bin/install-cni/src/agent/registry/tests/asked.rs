@@ -1,7 +1,8 @@
 //! Pods that were asked for before the watch has shown them.
 
 use super::*;
-use crate::agent::registry::asked::CONFIRM;
+
+const CONFIRM: Duration = Duration::from_secs(120);
 
 fn names(concerned: &Concerned) -> Vec<&str> {
     concerned.iter().map(|uid| &**uid).collect()
@@ -23,8 +24,8 @@ fn a_pod_that_the_watch_never_confirms_is_forgotten_when_it_does_not_exist() {
         registry.answer_pod(mk_pod(uid, 5, &json!({})), now);
     }
     registry.apply_pod(mk_pod("u2", 5, &json!({})));
-    assert!(registry.unconfirmed(now + CONFIRM / 2).is_empty());
-    let overdue = registry.unconfirmed(now + CONFIRM);
+    assert!(registry.unconfirmed(now + CONFIRM / 2, CONFIRM).is_empty());
+    let overdue = registry.unconfirmed(now + CONFIRM, CONFIRM);
     let overdue: Vec<_> = overdue.iter().map(|(uid, _)| &**uid).collect();
     assert_eq!(overdue, ["u1", "u3"]);
     registry.postpone(&"u3".into(), now + CONFIRM);
@@ -32,8 +33,8 @@ fn a_pod_that_the_watch_never_confirms_is_forgotten_when_it_does_not_exist() {
     let watched = registry.forget(&"u2".into());
     assert!(watched.is_empty(), "the watch has it");
     assert!(registry.bury("u1") && !registry.bury("u2") && !registry.bury("u3"));
-    assert!(registry.unconfirmed(now + CONFIRM).is_empty());
-    assert_eq!(registry.unconfirmed(now + CONFIRM * 2).len(), 1);
+    assert!(registry.unconfirmed(now + CONFIRM, CONFIRM).is_empty());
+    assert_eq!(registry.unconfirmed(now + CONFIRM * 2, CONFIRM).len(), 1);
 }
 
 #[test]
