@@ -21,6 +21,10 @@ mod containerd;
 mod containerd_runtime;
 
 #[cfg(test)]
+#[path = "agent/crashes.rs"]
+mod crashes;
+
+#[cfg(test)]
 #[path = "agent/enrolment.rs"]
 mod enrolment;
 

@@ -106,6 +106,8 @@ pub(crate) struct Ztunnel {
     refuses: Arc<Mutex<bool>>,
     /// Whether it answers.
     answers: watch::Sender<bool>,
+    /// How often it was asked to serve a pod.
+    asked: watch::Receiver<usize>,
     task: JoinHandle<()>,
 }
 
@@ -113,6 +115,7 @@ struct Notes {
     served: watch::Sender<BTreeMap<PodUid, NetNsId>>,
     refuses: Arc<Mutex<bool>>,
     answers: watch::Receiver<bool>,
+    asked: watch::Sender<usize>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -165,6 +168,7 @@ impl<K: Rules + Probes + Clone> Node<K> {
         let patience = Patience {
             add: Duration::from_secs(10),
             verify: Duration::from_millis(300),
+            ..Patience::default()
         };
         let watches = Watches {
             may_begin: watch::Sender::new(true),
@@ -686,10 +690,12 @@ impl Ztunnel {
         let (sender, served) = watch::channel(BTreeMap::new());
         let refuses = Arc::new(Mutex::new(refuses));
         let answers = watch::Sender::new(true);
+        let (asking, asked) = watch::channel(0);
         let notes = Notes {
             served: sender,
             refuses: refuses.clone(),
             answers: answers.subscribe(),
+            asked: asking,
         };
         let mut proxy = Proxy::new(socket, notes);
         let synced = proxy.status();
@@ -699,6 +705,7 @@ impl Ztunnel {
             synced,
             refuses,
             answers,
+            asked,
             task,
         }
     }
@@ -711,6 +718,12 @@ impl Ztunnel {
     /// From now on it takes its time, or answers again.
     pub(crate) fn answer(&self, answers: bool) {
         self.answers.send_replace(answers);
+    }
+
+    /// Waits until it has been asked to serve a pod.
+    pub(crate) async fn is_asked(&mut self) {
+        let waited = timeout(DEADLINE, self.asked.wait_for(|asked| *asked > 0)).await;
+        drop(waited.expect("ztunnel is asked").unwrap());
     }
 
     pub(crate) async fn serves(&mut self, uid: &PodUid, net: Option<&Net>) {
@@ -744,6 +757,7 @@ impl WorkloadManager for Notes {
         _pod: &PodInfo,
         netns: Arc<NetNs>,
     ) -> Result<(), NoRoom> {
+        self.asked.send_modify(|asked| *asked += 1);
         drop(self.answers.wait_for(|answers| *answers).await);
         if *self.refuses.lock() {
             return Err(NoRoom);
