@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -28,7 +29,14 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// The image of the container that holds a pod's namespaces.
 const IMAGE: &str = "localhost/pause:1";
 
-/// A container runtime. All that it has is in a folder that goes with it.
+/// Where the processes that hold pods listen, whatever containerd is told, and the folder around it, which the machine's
+/// own containerd may have, too. containerd leaves both behind.
+const SHARED: [&str; 2] = ["/run/containerd/s", "/run/containerd"];
+
+/// Runtimes of all tests that share those folders: the last one removes them.
+static RUNTIMES: AtomicUsize = AtomicUsize::new(0);
+
+/// A container runtime. All else that it has is in a folder that goes with it.
 pub(crate) struct Containerd {
     channel: Channel,
     cgroup: String,
@@ -140,6 +148,7 @@ impl Containerd {
         });
         let endpoint = Endpoint::from_static("http://containerd").timeout(DEADLINE);
         let name = path.file_name().unwrap().to_string_lossy().replace('.', "");
+        RUNTIMES.fetch_add(1, Ordering::SeqCst);
         Self {
             channel: endpoint.connect_with_connector(connector).await.unwrap(),
             cgroup: format!("/lateen{name}"),
@@ -249,6 +258,10 @@ impl Drop for Containerd {
         for place in places.chain([Path::new("/sys/fs/cgroup").join(name)]) {
             // It is not in every controller.
             drop(fs::remove_dir(place));
+        }
+        if RUNTIMES.fetch_sub(1, Ordering::SeqCst) == 1 {
+            // Only what is empty can be removed like this.
+            drop(SHARED.map(fs::remove_dir));
         }
     }
 }
