@@ -70,36 +70,10 @@ pub enum Severity {
     Advice,
 }
 
-macro_rules! reasons {
-    ($($(#[doc = $doc:literal])* $reason:ident: $severity:ident;)*) => {
-        /// What a finding is about; its name is a label of the metric.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-        pub enum Reason {
-            $($(#[doc = $doc])* $reason,)*
-        }
-
-        impl Reason {
-            /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$reason),*];
-
-            /// The name.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$reason => stringify!($reason),)*
-                }
-            }
-
-            /// How much it matters.
-            pub const fn severity(self) -> Severity {
-                match self {
-                    $(Self::$reason => Severity::$severity,)*
-                }
-            }
-        }
-    };
-}
-
-reasons! {
+mesh_kube::reasons! {
+    /// What a finding is about; its name is a label of the metric.
+    #[derive(Serialize)]
+    pub enum Reason, severity: Severity;
     /// A folder that has to be written to is not there.
     FolderMissing: Error;
     /// A folder that has to be written to is read-only.

@@ -77,36 +77,9 @@ pub enum Gravity {
     Advice,
 }
 
-macro_rules! reasons {
-    ($($(#[doc = $doc:literal])* $reason:ident: $gravity:ident;)*) => {
-        /// What a finding is about; its name is the reason of the condition.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Reason {
-            $($(#[doc = $doc])* $reason,)*
-        }
-
-        impl Reason {
-            /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$reason),*];
-
-            /// The name, as conditions have it.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$reason => stringify!($reason),)*
-                }
-            }
-
-            /// How much it matters.
-            pub const fn gravity(self) -> Gravity {
-                match self {
-                    $(Self::$reason => Gravity::$gravity,)*
-                }
-            }
-        }
-    };
-}
-
-reasons! {
+mesh_kube::reasons! {
+    /// What a finding is about; its name is the reason of the condition.
+    pub enum Reason, gravity: Gravity;
     /// OVN-Kubernetes moves packets past the host's network stack, and with them the kubelet's probes.
     SharedGatewayMode: Unsupported;
     /// Kubernetes or OpenShift is older than what the mesh is made for.

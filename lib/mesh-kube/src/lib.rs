@@ -14,6 +14,7 @@ pub mod lease;
 pub mod owned;
 pub mod quantity;
 pub mod queue;
+pub mod reasons;
 pub mod watch;
 
 mod backoff;
