@@ -106,6 +106,21 @@ fn reasons(host: &Host) -> Vec<Reason> {
         .collect()
 }
 
+/// Compares what is found on a node that differs in this. Every finding says what it is and what to do.
+fn tells(change: impl FnOnce(&mut Host), expected: &[Reason]) {
+    let report = detect(&with(change));
+    let found = report.findings.iter().map(|finding| finding.reason);
+    let found: Vec<_> = found.collect();
+    assert_eq!(found, expected, "{report:#?}");
+    for finding in report.findings {
+        assert!(!finding.message.is_empty() && !finding.remedy.is_empty());
+        assert!(
+            !finding.message.ends_with('.') && !finding.remedy.ends_with('.'),
+            "{finding}"
+        );
+    }
+}
+
 #[test]
 fn a_node_in_order_has_no_findings() {
     assert_eq!(reasons(&mk_host()), []);
@@ -121,220 +136,205 @@ fn a_node_in_order_has_no_findings() {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table, one line for each cause")]
-fn every_trouble_is_told_apart() {
+fn a_folder_that_cannot_serve_is_told() {
+    tells(|h| h.bin_folder.exists = false, &[Reason::FolderMissing]);
+    tells(|h| h.conf_folder.exists = false, &[Reason::FolderMissing]);
+    tells(|h| h.bin_folder.read_only = true, &[Reason::FolderReadOnly]);
+    tells(
+        |h| h.conf_folder.read_only = true,
+        &[Reason::FolderReadOnly],
+    );
+    tells(|h| h.bin_folder.no_exec = true, &[Reason::FolderNoExec]);
+    tells(|h| h.conf_folder.no_exec = true, &[]);
+    tells(
+        |h| {
+            h.netns_folders = ["/var/run/docker/netns".to_owned()].into();
+            h.netns_mounted = ["/var/run/netns".to_owned()].into();
+        },
+        &[Reason::NamespaceFolder],
+    );
+}
+
+#[test]
+fn a_kernel_that_cannot_hold_the_rules_is_told() {
+    tells(|h| lacks(h, &["nft_ct"]), &[Reason::NftablesIncomplete]);
+    tells(|h| lacks(h, &["xt_owner"]), &[]);
+    tells(
+        |h| lacks(h, &["nft_ct", "ip_tables"]),
+        &[Reason::NftablesIncomplete],
+    );
+    tells(
+        |h| lacks(h, &["nft_ct", "xt_owner"]),
+        &[Reason::NoPacketFilter],
+    );
+    tells(|h| lacks(h, &["nf_conntrack"]), &[Reason::NoPacketFilter]);
+    tells(
+        |h| lacks(h, &["nf_tables", "ip_tables", "nft_compat"]),
+        &[Reason::NoPacketFilter],
+    );
+}
+
+#[test]
+fn cilium_is_told_how_it_has_to_be_set() {
+    tells(
+        |h| cilium(h, &[("cni-exclusive", "true")]),
+        &[Reason::CiliumExclusive],
+    );
+    // Cilium's defaults: exclusive.
+    tells(
+        |h| {
+            h.cilium = Some(Cilium {
+                settings: Some(BTreeMap::new()),
+            });
+        },
+        &[Reason::CiliumExclusive],
+    );
+    tells(
+        |h| {
+            h.cilium = Some(Cilium { settings: None });
+            h.conf_files = vec![conf("10-x.conflist.cilium_bak", "x")];
+        },
+        &[Reason::CiliumExclusive],
+    );
+    tells(
+        |h| h.conf_files = vec![conf("05-cilium.conflist", "cilium-cni")],
+        &[],
+    );
+    tells(
+        |h| cilium(h, &[("enable-bpf-masquerade", "true")]),
+        &[Reason::CiliumMasquerade],
+    );
+    tells(
+        |h| {
+            cilium(
+                h,
+                &[
+                    ("enable-bpf-masquerade", "true"),
+                    ("kube-proxy-replacement", "true"),
+                    ("bpf-lb-sock-hostns-only", "true"),
+                ],
+            );
+        },
+        &[Reason::CiliumMasquerade, Reason::CiliumHostRouting],
+    );
+    tells(
+        |h| {
+            cilium(
+                h,
+                &[
+                    ("enable-bpf-masquerade", "true"),
+                    ("kube-proxy-replacement", "strict"),
+                    ("enable-host-legacy-routing", "true"),
+                ],
+            );
+        },
+        &[Reason::CiliumMasquerade, Reason::CiliumSocketBalancing],
+    );
+}
+
+#[test]
+fn calicos_data_plane_is_told_by_its_version() {
+    tells(|h| h.calico_bpf = Some(false), &[]);
+    tells(|h| h.calico_bpf = Some(true), &[Reason::CalicoBpfVersion]);
+    tells(
+        |h| {
+            h.calico_bpf = Some(true);
+            image(h, "docker.io/calico/node:v3.28.1");
+        },
+        &[Reason::CalicoBpf],
+    );
+    tells(
+        |h| {
+            h.calico_bpf = Some(true);
+            image(h, "docker.io/calico/node:v3.28.1");
+            image(h, "quay.io/calico/node:v3.30.0-rc.1");
+            image(h, "calico/node@sha256:abcdef");
+        },
+        &[],
+    );
+}
+
+#[test]
+fn what_else_takes_packets_or_pods_from_the_mesh_is_told() {
     let gateway = "k8s.ovn.org/l3-gateway-config";
     let trunk = "vpc.amazonaws.com/has-trunk-attached";
-    let table: Vec<(Host, Vec<Reason>)> = vec![
-        (
-            with(|h| h.bin_folder.exists = false),
-            vec![Reason::FolderMissing],
-        ),
-        (
-            with(|h| h.conf_folder.exists = false),
-            vec![Reason::FolderMissing],
-        ),
-        (
-            with(|h| h.bin_folder.read_only = true),
-            vec![Reason::FolderReadOnly],
-        ),
-        (
-            with(|h| h.conf_folder.read_only = true),
-            vec![Reason::FolderReadOnly],
-        ),
-        (
-            with(|h| h.bin_folder.no_exec = true),
-            vec![Reason::FolderNoExec],
-        ),
-        (with(|h| h.conf_folder.no_exec = true), vec![]),
-        (
-            with(|h| lacks(h, &["nft_ct"])),
-            vec![Reason::NftablesIncomplete],
-        ),
-        (with(|h| lacks(h, &["xt_owner"])), vec![]),
-        (
-            with(|h| lacks(h, &["nft_ct", "ip_tables"])),
-            vec![Reason::NftablesIncomplete],
-        ),
-        (
-            with(|h| lacks(h, &["nft_ct", "xt_owner"])),
-            vec![Reason::NoPacketFilter],
-        ),
-        (
-            with(|h| lacks(h, &["nf_conntrack"])),
-            vec![Reason::NoPacketFilter],
-        ),
-        (
-            with(|h| lacks(h, &["nf_tables", "ip_tables", "nft_compat"])),
-            vec![Reason::NoPacketFilter],
-        ),
-        (
-            with(|h| cilium(h, &[("cni-exclusive", "true")])),
-            vec![Reason::CiliumExclusive],
-        ),
-        // Cilium's defaults: exclusive.
-        (
-            with(|h| {
-                h.cilium = Some(Cilium {
-                    settings: Some(BTreeMap::new()),
-                });
-            }),
-            vec![Reason::CiliumExclusive],
-        ),
-        (
-            with(|h| {
-                h.cilium = Some(Cilium { settings: None });
-                h.conf_files = vec![conf("10-x.conflist.cilium_bak", "x")];
-            }),
-            vec![Reason::CiliumExclusive],
-        ),
-        (
-            with(|h| h.conf_files = vec![conf("05-cilium.conflist", "cilium-cni")]),
-            vec![],
-        ),
-        (
-            with(|h| cilium(h, &[("enable-bpf-masquerade", "true")])),
-            vec![Reason::CiliumMasquerade],
-        ),
-        (
-            with(|h| {
-                cilium(
-                    h,
-                    &[
-                        ("enable-bpf-masquerade", "true"),
-                        ("kube-proxy-replacement", "true"),
-                        ("bpf-lb-sock-hostns-only", "true"),
-                    ],
-                );
-            }),
-            vec![Reason::CiliumMasquerade, Reason::CiliumHostRouting],
-        ),
-        (
-            with(|h| {
-                cilium(
-                    h,
-                    &[
-                        ("enable-bpf-masquerade", "true"),
-                        ("kube-proxy-replacement", "strict"),
-                        ("enable-host-legacy-routing", "true"),
-                    ],
-                );
-            }),
-            vec![Reason::CiliumMasquerade, Reason::CiliumSocketBalancing],
-        ),
-        (with(|h| h.calico_bpf = Some(false)), vec![]),
-        (
-            with(|h| h.calico_bpf = Some(true)),
-            vec![Reason::CalicoBpfVersion],
-        ),
-        (
-            with(|h| {
-                h.calico_bpf = Some(true);
-                image(h, "docker.io/calico/node:v3.28.1");
-            }),
-            vec![Reason::CalicoBpf],
-        ),
-        (
-            with(|h| {
-                h.calico_bpf = Some(true);
-                image(h, "docker.io/calico/node:v3.28.1");
-                image(h, "quay.io/calico/node:v3.30.0-rc.1");
-                image(h, "calico/node@sha256:abcdef");
-            }),
-            vec![],
-        ),
-        (
-            with(|h| annotate(h, gateway, r#"{"default":{"mode":"shared"}}"#)),
-            vec![Reason::SharedGatewayMode],
-        ),
-        (
-            with(|h| annotate(h, gateway, r#"{"default":{"mode":"local"}}"#)),
-            vec![],
-        ),
-        (with(|h| annotate(h, gateway, "{")), vec![]),
-        (
-            with(|h| {
-                label(h, trunk, "true");
-                sysctl(h, "net.ipv4.tcp_early_demux", "1\n");
-            }),
-            vec![Reason::BranchInterfaces],
-        ),
-        (
-            with(|h| {
-                label(h, trunk, "true");
-                sysctl(h, "net.ipv4.tcp_early_demux", "0");
-            }),
-            vec![],
-        ),
-        (
-            with(|h| {
-                h.sysctls.remove("net.ipv6.conf.all.disable_ipv6");
-            }),
-            vec![Reason::Ipv6Disabled],
-        ),
-        (
-            with(|h| sysctl(h, "net.ipv6.conf.all.disable_ipv6", "1")),
-            vec![Reason::Ipv6Disabled],
-        ),
-        (
-            with(|h| {
-                h.ipv6_wanted = false;
-                sysctl(h, "net.ipv6.conf.all.disable_ipv6", "1");
-            }),
-            vec![],
-        ),
-        (
-            with(|h| h.selinux = mk_selinux(true, "container_t")),
-            vec![Reason::SeLinuxConfined],
-        ),
-        (with(|h| h.selinux = mk_selinux(true, "spc_t")), vec![]),
-        (
-            with(|h| h.selinux = mk_selinux(false, "container_t")),
-            vec![],
-        ),
-        (
-            with(|h| {
-                h.netns_folders = ["/var/run/docker/netns".to_owned()].into();
-                h.netns_mounted = ["/var/run/netns".to_owned()].into();
-            }),
-            vec![Reason::NamespaceFolder],
-        ),
-        (
-            with(|h| label(h, "sandbox.gke.io/runtime", "gvisor")),
-            vec![Reason::SandboxedPods],
-        ),
-        (
-            with(|h| h.conf_files = vec![conf("00-multus.conf", "multus")]),
-            vec![Reason::MultusChained],
-        ),
-        (
-            with(|h| {
-                h.chained = false;
-                h.conf_files = vec![conf("00-multus.conf", "multus")];
-            }),
-            vec![],
-        ),
-        (
-            with(|h| h.conf_files = vec![conf("10-x.conflist", "linkerd-cni")]),
-            vec![Reason::OtherMesh],
-        ),
-    ];
-    for (host, expected) in table {
-        let report = detect(&host);
-        let found: Vec<_> = report
-            .findings
-            .iter()
-            .map(|finding| finding.reason)
-            .collect();
-        assert_eq!(found, expected, "{report:#?}");
-        for finding in report.findings {
-            assert!(!finding.message.is_empty() && !finding.remedy.is_empty());
-            assert!(
-                !finding.message.ends_with('.') && !finding.remedy.ends_with('.'),
-                "{finding}"
-            );
-        }
-    }
+    tells(
+        |h| annotate(h, gateway, r#"{"default":{"mode":"shared"}}"#),
+        &[Reason::SharedGatewayMode],
+    );
+    tells(
+        |h| annotate(h, gateway, r#"{"default":{"mode":"local"}}"#),
+        &[],
+    );
+    tells(|h| annotate(h, gateway, "{"), &[]);
+    tells(
+        |h| {
+            label(h, trunk, "true");
+            sysctl(h, "net.ipv4.tcp_early_demux", "1\n");
+        },
+        &[Reason::BranchInterfaces],
+    );
+    tells(
+        |h| {
+            label(h, trunk, "true");
+            sysctl(h, "net.ipv4.tcp_early_demux", "0");
+        },
+        &[],
+    );
+    tells(
+        |h| label(h, "sandbox.gke.io/runtime", "gvisor"),
+        &[Reason::SandboxedPods],
+    );
+}
+
+#[test]
+fn a_kernel_without_ipv6_is_told_where_it_is_wanted() {
+    tells(
+        |h| {
+            h.sysctls.remove("net.ipv6.conf.all.disable_ipv6");
+        },
+        &[Reason::Ipv6Disabled],
+    );
+    tells(
+        |h| sysctl(h, "net.ipv6.conf.all.disable_ipv6", "1"),
+        &[Reason::Ipv6Disabled],
+    );
+    tells(
+        |h| {
+            h.ipv6_wanted = false;
+            sysctl(h, "net.ipv6.conf.all.disable_ipv6", "1");
+        },
+        &[],
+    );
+}
+
+#[test]
+fn what_confines_the_agent_is_told() {
+    tells(
+        |h| h.selinux = mk_selinux(true, "container_t"),
+        &[Reason::SeLinuxConfined],
+    );
+    tells(|h| h.selinux = mk_selinux(true, "spc_t"), &[]);
+    tells(|h| h.selinux = mk_selinux(false, "container_t"), &[]);
+}
+
+#[test]
+fn other_plugins_of_the_chain_are_told() {
+    tells(
+        |h| h.conf_files = vec![conf("00-multus.conf", "multus")],
+        &[Reason::MultusChained],
+    );
+    tells(
+        |h| {
+            h.chained = false;
+            h.conf_files = vec![conf("00-multus.conf", "multus")];
+        },
+        &[],
+    );
+    tells(
+        |h| h.conf_files = vec![conf("10-x.conflist", "linkerd-cni")],
+        &[Reason::OtherMesh],
+    );
 }
 
 fn mk_selinux(enforcing: bool, domain: &str) -> SeLinux {
