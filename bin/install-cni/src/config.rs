@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use mesh_cni::enrolment::Selector;
 use mesh_redirect::{Families, options::ProbeAddresses};
+use mesh_runtime::log;
 
 use crate::{installer::Mode, kernel::Variant};
 
@@ -31,7 +32,7 @@ pub struct Config {
     /// Whether the plugin stays when the agent ends while its DaemonSet lives on.
     pub safe_upgrade: bool,
     /// Logs.
-    pub log: Log,
+    pub log: log::Config,
 }
 
 /// The pod that the agent runs in.
@@ -110,13 +111,4 @@ pub struct Rules {
     pub dns_capture: bool,
     /// Where probes of pods seem to come from.
     pub probes: ProbeAddresses,
-}
-
-/// Logs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// As in `RUST_LOG`.
-    pub filter: String,
-    /// One JSON object per line.
-    pub json: bool,
 }

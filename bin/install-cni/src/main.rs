@@ -8,30 +8,20 @@ use install_cni::{
     config::Config,
     program, uninstall, version,
 };
-use mesh_runtime::{environment::Environment, error};
+use mesh_runtime::{environment::Environment, process};
 
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the command line's answer"
-)]
+#[expect(clippy::print_stdout, reason = "the command line's answer")]
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Some(Task::Version) => {
             println!("{}", version::line());
-            return ExitCode::SUCCESS;
+            Ok(())
         }
         Some(Task::Uninstall(flags)) => remove(&flags),
         None => run(&cli.flags),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("install-cni: {}", error::chain(&*failure));
-            ExitCode::FAILURE
-        }
-    }
+    process::exit_code("install-cni", outcome)
 }
 
 fn run(flags: &Flags) -> Result<(), Box<dyn Error>> {

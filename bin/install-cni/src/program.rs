@@ -2,7 +2,6 @@
 
 use std::{
     future::pending,
-    io,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
@@ -25,13 +24,15 @@ use mesh_redirect::{Families, Family, Options};
 use mesh_runtime::{
     error::chain,
     life::{self, Life, Tasks},
-    listen, log,
+    listen::{self, Bound},
+    log,
+    process::{self, Start},
     readiness::Readiness,
-    shutdown::{self, Quit, Signals},
+    shutdown::{Quit, Signals},
     stats::{self, Build},
 };
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, runtime};
+use tokio::runtime::Runtime;
 
 use crate::{
     agent::{self, Agent, Handle, Parts, Patience, proxies::Ztunnels},
@@ -56,15 +57,9 @@ use crate::{
 /// configured the program is at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The log filter is not valid, or logging is set up already.
-    #[error("set up logging")]
-    Log(#[from] log::Error),
-    /// The runtime cannot be built.
-    #[error("start the worker threads")]
-    Runtime(#[source] io::Error),
-    /// Signals cannot be received.
-    #[error("receive signals")]
-    Signals(#[from] shutdown::Error),
+    /// There is no log, no threads or no signals.
+    #[error(transparent)]
+    Process(#[from] process::Error),
     /// There is no API server to talk to.
     #[error("find the API server")]
     Client(#[from] client::Error),
@@ -106,9 +101,6 @@ pub struct Running {
 /// The agent as this program runs it.
 pub type NodeAgent = Handle<Kernel, Ztunnels>;
 
-/// A port of ours.
-type Bound = (TcpListener, SocketAddr);
-
 /// How long requests under way may take in the end.
 const TERMINATION: Duration = Duration::from_secs(3);
 
@@ -120,7 +112,7 @@ const PARALLEL: usize = 8;
 
 /// Runs the agent until it is told to stop. `without_effect` are variables to warn about, and why.
 pub fn run(config: Config, without_effect: &[(&str, &str)]) -> Result<(), Error> {
-    let log = start_log(&config)?;
+    let log = process::log(&config.log)?;
     tracing::info!(
         version = version::VERSION,
         revision = version::revision(),
@@ -133,48 +125,29 @@ pub fn run(config: Config, without_effect: &[(&str, &str)]) -> Result<(), Error>
         tracing::warn!(variable, reason, "this setting has no effect");
     }
     let runtime = start_runtime()?;
-    let mut registry = Registry::default();
     let build = Build {
         component: "install-cni".to_owned(),
         tag: version::VERSION.to_owned(),
     };
-    stats::register(&mut registry, &build, &log);
-    stats::register_runtime(&mut registry, runtime.handle());
-    let outcome = runtime.block_on(until_stopped(config, registry, log.clone()));
-    runtime.shutdown_background();
-    drop(log);
-    outcome
+    process::run(runtime, &build, log, async |start| {
+        until_stopped(config, start).await
+    })
 }
 
-pub(crate) fn start_log(config: &Config) -> Result<log::Handle, Error> {
-    let format = if config.log.json {
-        log::Format::Json
-    } else {
-        log::Format::Plain
-    };
-    let filter = config.log.filter.clone();
-    Ok(log::init(&log::Config { format, filter })?)
+pub(crate) fn start_runtime() -> Result<Runtime, process::Error> {
+    process::runtime("install-cni", Some(THREADS))
 }
 
-pub(crate) fn start_runtime() -> Result<runtime::Runtime, Error> {
-    runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
-        .thread_name("install-cni")
-        .enable_all()
-        .build()
-        .map_err(Error::Runtime)
-}
-
-async fn until_stopped(config: Config, registry: Registry, log: log::Handle) -> Result<(), Error> {
-    let mut signals = shutdown::signals()?;
+async fn until_stopped(config: Config, start: Start) -> Result<(), Error> {
     let options = client::Options {
         kubeconfig: config.kubeconfig.clone(),
         context: None,
         user_agent: format!("install-cni/{}", version::VERSION),
     };
     let client = client::connect(&options).await?;
-    let quit = signals.quitter();
-    let running = Running::start(config, client, registry, (log, quit)).await?;
+    let mut signals = start.signals;
+    let shown = (start.log, signals.quitter());
+    let running = Running::start(config, client, start.registry, shown).await?;
     running.until_told(&mut signals).await
 }
 
@@ -235,8 +208,8 @@ impl Running {
         (log, quit): (log::Handle, Quit),
     ) -> Result<Self, Error> {
         let (probes, probes_at) = listen::bind("probes", config.listen.probes).await?;
-        let metrics = bind("metrics", config.listen.metrics).await?;
-        let debug = bind("debug views", config.listen.debug).await?;
+        let metrics = listen::bind_if("metrics", config.listen.metrics).await?;
+        let debug = listen::bind_if("debug views", config.listen.debug).await?;
         let kernel = find_kernel(&config).await?;
         let (life, tasks) = life::begin(TERMINATION);
         let counts = Metrics::register(&mut registry);
@@ -299,16 +272,6 @@ impl Running {
             cause = signals.next() => tracing::warn!(%cause, "told again: stopping at once"),
         }
         outcome
-    }
-}
-
-async fn bind(
-    purpose: &'static str,
-    address: Option<SocketAddr>,
-) -> Result<Option<Bound>, listen::Error> {
-    match address {
-        Some(address) => listen::bind(purpose, address).await.map(Some),
-        None => Ok(None),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use mesh_net::netns::{NetNs, NetNsId};
-use mesh_runtime::error::chain;
+use mesh_runtime::{error::chain, process};
 
 use crate::{
     config::Config,
@@ -11,12 +11,15 @@ use crate::{
     installer::{self, Installer},
     parts::{Probes as _, Rules},
     platform::Kind,
-    program::{self, find_kernel, start_log, start_runtime, to_install},
+    program::{self, find_kernel, start_runtime, to_install},
 };
 
 /// Why something is left. Run it again once that is repaired: what is gone is not missed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// There is no log or no thread.
+    #[error(transparent)]
+    Process(#[from] process::Error),
     /// There is nothing to work with.
     #[error(transparent)]
     Start(#[from] program::Error),
@@ -31,7 +34,7 @@ pub enum Error {
 /// Removes the plugin's configuration, the plugin, files, sockets, the rules in every network namespace and the
 /// set of probed addresses.
 pub fn run(config: &Config) -> Result<(), Error> {
-    let log = start_log(config)?;
+    let log = process::log(&config.log)?;
     let runtime = start_runtime()?;
     let outcome = runtime.block_on(remove(config));
     drop(log);

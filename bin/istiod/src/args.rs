@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use mesh_api::control_plane::{self, HTTP_PORT, MONITORING_PORT, SECURE_PORT};
-use mesh_runtime::environment::{self, Environment, NUMBER, shortened};
+use mesh_runtime::{
+    environment::{self, Environment, NUMBER, shortened},
+    log,
+};
 
-use crate::config::{Authority, Callers, Config, Features, Listen, Log, Pod, Streams};
+use crate::config::{Authority, Callers, Config, Features, Listen, Pod, Streams};
 
 /// Why the program cannot be configured. The one who deploys it is at fault.
 #[derive(Debug, thiserror::Error)]
@@ -281,14 +284,14 @@ fn features(env: &Environment) -> Result<Features, Error> {
     })
 }
 
-fn log(flags: &Flags, env: &Environment) -> Result<Log, Error> {
+fn log(flags: &Flags, env: &Environment) -> Result<log::Config, Error> {
     let filter = match (&flags.log_output_level, env.filled("RUST_LOG")) {
         (_, Some(filter)) => filter.to_owned(),
         (Some(levels), None) => filter(levels)?,
         (None, None) => "info".to_owned(),
     };
-    let json = flags.log_as_json.unwrap_or(false);
-    Ok(Log { filter, json })
+    let format = log::Format::json_if(flags.log_as_json.unwrap_or(false));
+    Ok(log::Config { filter, format })
 }
 
 /// Istio's scopes in terms of ours. A scope that this program does not have is passed over.

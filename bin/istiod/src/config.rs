@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use mesh_runtime::log;
+
 /// All of it.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -28,7 +30,7 @@ pub struct Config {
     /// What can be switched.
     pub features: Features,
     /// Logs.
-    pub log: Log,
+    pub log: log::Config,
 }
 
 /// Which pod this is.
@@ -105,13 +107,4 @@ pub struct Features {
     pub allocate_addresses: bool,
     /// A bound waypoint that is not ready is bypassed (`WAYPOINT_UNREADY=bypass`).
     pub bypass_unready_waypoints: bool,
-}
-
-/// Logs.
-#[derive(Clone, Debug)]
-pub struct Log {
-    /// As in `RUST_LOG`.
-    pub filter: String,
-    /// One JSON object per line.
-    pub json: bool,
 }

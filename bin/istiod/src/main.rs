@@ -8,28 +8,18 @@ use istiod::{
     config::Config,
     program, version,
 };
-use mesh_runtime::{environment::Environment, error};
+use mesh_runtime::{environment::Environment, process};
 
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the command line's answer"
-)]
+#[expect(clippy::print_stdout, reason = "the command line's answer")]
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Version => {
             println!("{}", version::line());
-            return ExitCode::SUCCESS;
+            Ok(())
         }
         Command::Discovery(flags) => run(&flags),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("istiod: {}", error::chain(&*failure));
-            ExitCode::FAILURE
-        }
-    }
+    process::exit_code("istiod", outcome)
 }
 
 fn run(flags: &istiod::args::Flags) -> Result<(), Box<dyn Error>> {

@@ -1,6 +1,6 @@
 //! The program: builds its parts, runs them, and ends them in order.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use kube::Client;
@@ -9,14 +9,14 @@ use mesh_kube::{client, error::Explained, lease, watch};
 use mesh_runtime::{
     drain,
     life::{self, Life, Tasks},
-    listen, log,
+    listen,
+    process::{self, Start},
     readiness::{Pending, Readiness},
-    shutdown,
     stats::{self, Build},
 };
 use mesh_xds::server::{Resources, Streams};
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, runtime, sync::watch as news};
+use tokio::{net::TcpListener, sync::watch as news};
 
 use crate::{
     authority::{self, Opening, Signing},
@@ -36,15 +36,9 @@ use crate::{
 /// configured the program is at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The log filter is not valid, or logging is set up already.
-    #[error("set up logging")]
-    Log(#[from] log::Error),
-    /// The runtime cannot be built.
-    #[error("start the worker threads")]
-    Runtime(#[source] io::Error),
-    /// Signals cannot be received.
-    #[error("receive signals")]
-    Signals(#[from] shutdown::Error),
+    /// There is no log, no threads or no signals.
+    #[error(transparent)]
+    Process(#[from] process::Error),
     /// There is no API server to talk to.
     #[error("find the API server")]
     Client(#[from] client::Error),
@@ -81,14 +75,7 @@ const TERMINATION: Duration = Duration::from_secs(20);
 
 /// Runs the control plane until it is told to stop.
 pub fn run(config: Config) -> Result<(), Error> {
-    let log = log::init(&log::Config {
-        format: if config.log.json {
-            log::Format::Json
-        } else {
-            log::Format::Plain
-        },
-        filter: config.log.filter.clone(),
-    })?;
+    let log = process::log(&config.log)?;
     tracing::info!(
         version = version::VERSION,
         revision = version::revision(),
@@ -97,33 +84,25 @@ pub fn run(config: Config) -> Result<(), Error> {
         namespace = &*config.pod.namespace,
         "starting"
     );
-    let runtime = runtime::Builder::new_multi_thread()
-        .thread_name("istiod")
-        .enable_all()
-        .build()
-        .map_err(Error::Runtime)?;
-    let mut registry = Registry::default();
+    let runtime = process::runtime("istiod", None)?;
     let build = Build {
         component: "pilot".to_owned(),
         tag: version::VERSION.to_owned(),
     };
-    stats::register(&mut registry, &build, &log);
-    stats::register_runtime(&mut registry, runtime.handle());
-    let outcome = runtime.block_on(until_stopped(config, registry));
-    runtime.shutdown_background();
-    drop(log);
-    outcome
+    process::run(runtime, &build, log, async |start| {
+        until_stopped(config, start).await
+    })
 }
 
-async fn until_stopped(config: Config, registry: Registry) -> Result<(), Error> {
-    let mut signals = shutdown::signals()?;
+async fn until_stopped(config: Config, start: Start) -> Result<(), Error> {
     let options = client::Options {
         kubeconfig: config.kubeconfig.clone(),
         context: None,
         user_agent: format!("istiod/{}", version::VERSION),
     };
     let client = client::connect(&options).await?;
-    let running = Running::start(config, client, registry).await?;
+    let mut signals = start.signals;
+    let running = Running::start(config, client, start.registry).await?;
     Ok(running.life.until_told(&mut signals).await?)
 }
 

@@ -11,10 +11,13 @@ use clap::{Args, Parser, Subcommand};
 use mesh_api::sail::OPERATOR;
 use mesh_kube::queue::Pace;
 use mesh_render::PlatformKind;
-use mesh_runtime::environment::{self, Environment};
+use mesh_runtime::{
+    environment::{self, Environment},
+    log,
+};
 
 use crate::{
-    config::{Config, Listen, Log},
+    config::{Config, Listen},
     engine::Patience,
     images::Overrides,
     world::Defaults,
@@ -264,7 +267,7 @@ fn properties(path: &Path, text: &str, images: &mut Overrides) -> Result<(), Err
     Ok(())
 }
 
-fn log(flags: &Flags, env: &Environment) -> Log {
+fn log(flags: &Flags, env: &Environment) -> log::Config {
     let level = flags
         .log_level
         .as_deref()
@@ -279,11 +282,10 @@ fn log(flags: &Flags, env: &Environment) -> Log {
     if flags.log_api_requests == Some(true) {
         filter.push_str(",kube=debug,kube_client=debug");
     }
-    Log {
+    let zap = || flags.zap_encoder.as_deref() == Some("json");
+    log::Config {
         filter,
-        json: flags
-            .log_as_json
-            .unwrap_or_else(|| flags.zap_encoder.as_deref() == Some("json")),
+        format: log::Format::json_if(flags.log_as_json.unwrap_or_else(zap)),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use mesh_kube::queue::Pace;
+use mesh_runtime::log;
 
 use crate::{engine::Patience, world::Defaults};
 
@@ -26,7 +27,7 @@ pub struct Config {
     /// How long it waits for others.
     pub patience: Patience,
     /// Logs.
-    pub log: Log,
+    pub log: log::Config,
 }
 
 /// The program's ports.
@@ -39,13 +40,4 @@ pub struct Listen {
     pub certificate: Option<PathBuf>,
     /// Liveness and readiness, plain HTTP.
     pub probes: SocketAddr,
-}
-
-/// Logs.
-#[derive(Clone, Debug)]
-pub struct Log {
-    /// As in `RUST_LOG`.
-    pub filter: String,
-    /// One JSON object per line.
-    pub json: bool,
 }

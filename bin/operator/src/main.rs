@@ -3,7 +3,7 @@
 use std::{error::Error, process::ExitCode};
 
 use clap::Parser as _;
-use mesh_runtime::{environment::Environment, error};
+use mesh_runtime::{environment::Environment, process};
 use operator::{
     args::{Cli, Command, Flags},
     config::Config,
@@ -12,34 +12,24 @@ use operator::{
     rights, version,
 };
 
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the command line's answer"
-)]
+#[expect(clippy::print_stdout, reason = "the command line's answer")]
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = match cli.command {
+    let command = match cli.command {
+        None if cli.flags.version => Some(Command::Version),
+        command => command,
+    };
+    let outcome = match command {
         Some(Command::Version) => {
             println!("{}", version::line());
-            return ExitCode::SUCCESS;
-        }
-        None if cli.flags.version => {
-            println!("{}", version::line());
-            return ExitCode::SUCCESS;
+            Ok(())
         }
         Some(Command::Run(flags)) => run(&flags),
         Some(Command::Render(flags)) => print(render::from_file(&flags)),
         Some(Command::Rights(flags)) => print(rights::printed(&flags)),
         None => run(&cli.flags),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("operator: {}", error::chain(&*failure));
-            ExitCode::FAILURE
-        }
-    }
+    process::exit_code("operator", outcome)
 }
 
 fn run(flags: &Flags) -> Result<(), Box<dyn Error>> {

@@ -1,6 +1,6 @@
 //! The program: builds its parts, runs them, and ends them in order.
 
-use std::{future::ready, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::ready, net::SocketAddr, sync::Arc, time::Duration};
 
 use ::http::StatusCode;
 use futures::FutureExt as _;
@@ -9,13 +9,13 @@ use mesh_kube::{client, events, lease, watch};
 use mesh_runtime::{
     http::{self, Limits, Router, text},
     life::{self, Life, Tasks},
-    listen, log,
+    listen,
+    process::{self, Start},
     readiness::{Pending, Readiness},
-    shutdown,
-    stats::{self, Build},
+    stats::Build,
 };
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, runtime, sync::watch as news};
+use tokio::{net::TcpListener, sync::watch as news};
 
 use crate::{
     config::Config,
@@ -34,15 +34,9 @@ use crate::{
 /// configured the program is at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The log filter is not valid, or logging is set up already.
-    #[error("set up logging")]
-    Log(#[from] log::Error),
-    /// The runtime cannot be built.
-    #[error("start the worker threads")]
-    Runtime(#[source] io::Error),
-    /// Signals cannot be received.
-    #[error("receive signals")]
-    Signals(#[from] shutdown::Error),
+    /// There is no log, no threads or no signals.
+    #[error(transparent)]
+    Process(#[from] process::Error),
     /// There is no API server to talk to.
     #[error("find the API server")]
     Client(#[from] client::Error),
@@ -77,14 +71,7 @@ const THREADS: usize = 2;
 
 /// Runs the operator until it is told to stop. `without_effect` are flags to warn about.
 pub fn run(config: Config, without_effect: &[&str]) -> Result<(), Error> {
-    let log = log::init(&log::Config {
-        format: if config.log.json {
-            log::Format::Json
-        } else {
-            log::Format::Plain
-        },
-        filter: config.log.filter.clone(),
-    })?;
+    let log = process::log(&config.log)?;
     tracing::info!(
         version = version::VERSION,
         revision = version::revision(),
@@ -96,27 +83,17 @@ pub fn run(config: Config, without_effect: &[&str]) -> Result<(), Error> {
     for flag in without_effect {
         tracing::warn!(flag, "this flag has no effect");
     }
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
-        .thread_name("operator")
-        .enable_all()
-        .build()
-        .map_err(Error::Runtime)?;
-    let mut registry = Registry::default();
+    let runtime = process::runtime("operator", Some(THREADS))?;
     let build = Build {
         component: "operator".to_owned(),
         tag: version::VERSION.to_owned(),
     };
-    stats::register(&mut registry, &build, &log);
-    stats::register_runtime(&mut registry, runtime.handle());
-    let outcome = runtime.block_on(until_stopped(config, registry));
-    runtime.shutdown_background();
-    drop(log);
-    outcome
+    process::run(runtime, &build, log, async |start| {
+        until_stopped(config, start).await
+    })
 }
 
-async fn until_stopped(config: Config, registry: Registry) -> Result<(), Error> {
-    let mut signals = shutdown::signals()?;
+async fn until_stopped(config: Config, start: Start) -> Result<(), Error> {
     let options = client::Options {
         kubeconfig: config.kubeconfig.clone(),
         context: None,
@@ -124,7 +101,8 @@ async fn until_stopped(config: Config, registry: Registry) -> Result<(), Error> 
     };
     let client = client::connect(&options).await?;
     let reconcilers = reconcile::reconcilers();
-    let running = Running::start(config, client, registry, reconcilers).await?;
+    let mut signals = start.signals;
+    let running = Running::start(config, client, start.registry, reconcilers).await?;
     Ok(running.life.until_told(&mut signals).await?)
 }
 
@@ -140,10 +118,7 @@ impl Running {
         reconcilers: Reconcilers,
     ) -> Result<Self, Error> {
         let (probes, at) = listen::bind("probes", config.listen.probes).await?;
-        let metrics = match config.listen.metrics {
-            Some(address) => Some(listen::bind("metrics", address).await?),
-            None => None,
-        };
+        let metrics = listen::bind_if("metrics", config.listen.metrics).await?;
         let (life, tasks) = life::begin(TERMINATION);
         let store = Store::new(config.pace.clone());
         let running = Self {

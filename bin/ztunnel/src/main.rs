@@ -2,47 +2,28 @@
 
 use std::{error::Error, process::ExitCode};
 
-use mesh_runtime::environment::Environment;
+use mesh_runtime::{environment::Environment, process};
 use ztunnel::{config::Config, program, version::Version};
 
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the command line's answer"
-)]
+#[expect(clippy::print_stdout, reason = "the command line's answer")]
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
+    let outcome = match std::env::args().nth(1).as_deref() {
         // Charts of Istio pass further words, which upstream tolerates too.
-        None | Some("proxy") => match run() {
-            Ok(()) => return ExitCode::SUCCESS,
-            Err(error) => eprintln!("ztunnel: {}", chain(&*error)),
-        },
+        None | Some("proxy") => run(),
         Some("version") => {
             println!("{}", Version::of_this_build());
-            return ExitCode::SUCCESS;
+            Ok(())
         }
         Some("help" | "--help" | "-h") => {
             println!("{}", ztunnel::args::HELP);
-            return ExitCode::SUCCESS;
+            Ok(())
         }
-        Some(other) => eprintln!("ztunnel: unknown command `{other}`; try `ztunnel help`"),
-    }
-    ExitCode::FAILURE
+        Some(other) => Err(format!("unknown command `{other}`; try `ztunnel help`").into()),
+    };
+    process::exit_code("ztunnel", outcome)
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
-    Ok(program::run(Config::from_environment(
-        &Environment::of_process(),
-    )?)?)
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+    let config = Config::from_environment(&Environment::of_process())?;
+    Ok(program::run(config)?)
 }

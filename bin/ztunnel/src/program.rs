@@ -11,7 +11,7 @@ use mesh_net::{
 use mesh_proxy::{proxy::Shared, telemetry::metrics::Metrics};
 use mesh_runtime::{
     life::{self, Tasks},
-    listen, log,
+    listen, log, process,
     readiness::{Pending, Readiness},
     shutdown::{self, Quit},
     stats::{self, Build},
@@ -37,15 +37,9 @@ use crate::{
 /// the program is at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The log filter is not valid, or logging is set up already.
-    #[error("set up logging")]
-    Log(#[from] log::Error),
-    /// The runtimes cannot be built.
-    #[error("start the worker threads")]
-    Runtime(#[source] io::Error),
-    /// Signals cannot be received.
-    #[error("receive signals")]
-    Signals(#[from] shutdown::Error),
+    /// There is no log, no threads or no signals.
+    #[error(transparent)]
+    Process(#[from] process::Error),
     /// The limit of open files cannot be raised.
     #[error("raise the limit of open files")]
     Limits(#[from] limits::Error),
@@ -83,12 +77,8 @@ const METRICS_RETENTION: Duration = Duration::from_secs(3600);
 
 /// Runs the proxy until it is told to stop, and its connections had their time to end.
 pub fn run(config: Config) -> Result<(), Error> {
-    let log = log::init(&log::Config {
-        format: if config.log.json {
-            log::Format::Json
-        } else {
-            log::Format::Plain
-        },
+    let log = process::log(&log::Config {
+        format: log::Format::json_if(config.log.json),
         filter: config.log.filter.clone(),
     })?;
     let version = Version::of_this_build();
@@ -102,11 +92,11 @@ pub fn run(config: Config) -> Result<(), Error> {
     );
     let descriptors = limits::raise_open_files()?;
     tracing::debug!(descriptors, "limit of open files");
-    let workers = worker_runtime(config.worker_threads).map_err(Error::Runtime)?;
+    let workers = worker_runtime(config.worker_threads).map_err(process::Error::Runtime)?;
     let main = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(Error::Runtime)?;
+        .map_err(process::Error::Runtime)?;
     let serving = run_in(Arc::new(config), workers.handle().clone(), log.clone());
     let outcome = main.block_on(serving);
     // What is left has been told to stop; it must not hold up the end.
@@ -134,7 +124,7 @@ async fn run_in(
     workers: runtime::Handle,
     log: log::Handle,
 ) -> Result<(), Error> {
-    let mut signals = shutdown::signals()?;
+    let mut signals = shutdown::signals().map_err(process::Error::Signals)?;
     let original_source = check_privileges(&config)?;
     let (life, tasks) = life::begin(config.termination_deadline);
     let mut parts = Parts::new(config.clone(), workers, tasks, &log);

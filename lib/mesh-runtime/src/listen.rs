@@ -18,12 +18,12 @@ pub struct Error {
     pub source: io::Error,
 }
 
+/// A port of the program, and where it is.
+pub type Bound = (TcpListener, SocketAddr);
+
 /// Binds a port of the program, named in errors by its `purpose`. The address that comes with the
 /// listener has the port that the system chose where the given one is 0.
-pub async fn bind(
-    purpose: &'static str,
-    address: SocketAddr,
-) -> Result<(TcpListener, SocketAddr), Error> {
+pub async fn bind(purpose: &'static str, address: SocketAddr) -> Result<Bound, Error> {
     let failed = |source| Error {
         purpose,
         address,
@@ -32,6 +32,17 @@ pub async fn bind(
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
+}
+
+/// Binds a port that the program may do without.
+pub async fn bind_if(
+    purpose: &'static str,
+    address: Option<SocketAddr>,
+) -> Result<Option<Bound>, Error> {
+    match address {
+        Some(address) => bind(purpose, address).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 #[cfg(test)]
@@ -51,5 +62,7 @@ mod tests {
             format!("listen on {bound} for metrics")
         );
         assert_eq!(refused.source.kind(), io::ErrorKind::AddrInUse);
+        assert!(bind_if("metrics", Some(bound)).await.is_err());
+        assert!(bind_if("metrics", None).await.unwrap().is_none());
     }
 }

@@ -40,7 +40,7 @@ pub enum Format {
 }
 
 /// What a program sets about its logs.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// How a line looks.
     pub format: Format,
@@ -199,6 +199,13 @@ impl Drop for FlushOnDrop {
 }
 
 // === impl Format ===
+
+impl Format {
+    /// The format that a switch chooses, as most programs have one.
+    pub const fn json_if(json: bool) -> Self {
+        if json { Self::Json } else { Self::Plain }
+    }
+}
 
 impl FromStr for Format {
     type Err = UnknownFormat;

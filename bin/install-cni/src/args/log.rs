@@ -1,22 +1,24 @@
 //! Log levels, by the names of Istio's scopes.
 
-use mesh_runtime::environment::{self, Environment};
+use mesh_runtime::{
+    environment::{self, Environment},
+    log::{Config, Format},
+};
 
 use super::{Error, switch};
-use crate::config::Log;
 
 /// The variable of `--log_output_level`.
 const LEVELS: &str = "LOG_OUTPUT_LEVEL";
 /// The scope of the plugin, whose lines are logged by the agent.
 const PLUGIN: &str = "cni-plugin";
 
-pub(super) fn log(env: &Environment) -> Result<Log, Error> {
+pub(super) fn log(env: &Environment) -> Result<Config, Error> {
     let filter = match env.filled("RUST_LOG") {
         Some(filter) => filter.to_owned(),
         None => filter(env.filled(LEVELS).unwrap_or("info"))?,
     };
-    let json = switch(env, "LOG_AS_JSON", false)?;
-    Ok(Log { filter, json })
+    let format = Format::json_if(switch(env, "LOG_AS_JSON", false)?);
+    Ok(Config { filter, format })
 }
 
 /// The level at which the plugin should log: that of its scope, or else that of everything.

@@ -69,7 +69,7 @@ fn a_flag_is_the_variable_of_its_name_and_wins() {
     assert_eq!((config.listen.metrics, config.listen.debug), (None, None));
     // There is no chain to copy.
     assert!(matches!(config.install.mode, Mode::Standalone { .. }));
-    assert!(config.log.json);
+    assert_eq!(config.log.format, mesh_runtime::log::Format::Json);
     assert_eq!(config.log.filter, "debug,cni-plugin=warn");
     assert_eq!(config.install.plugin_log_level, "warn");
 }

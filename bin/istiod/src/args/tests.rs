@@ -59,7 +59,7 @@ fn the_flags_of_istios_deployment_are_taken() {
         config.log.filter,
         "info,mesh_identity=debug,istiod::ca=debug"
     );
-    assert!(config.log.json);
+    assert_eq!(config.log.format, log::Format::Json);
     assert_eq!(config.revision, "canary");
     assert_eq!(config.callers.trusted_node_accounts, ["mesh/ztunnel"]);
 }

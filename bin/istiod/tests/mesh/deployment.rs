@@ -9,7 +9,7 @@ use mesh_render::{
     Object, Platform, PlatformKind, Rendered, Settings, TlsProfile,
     istiod::{Revision, control_plane},
 };
-use mesh_runtime::environment::Environment;
+use mesh_runtime::{environment::Environment, log::Format};
 use serde_json::{Value, json};
 
 use super::cluster::SYSTEM;
@@ -110,7 +110,8 @@ fn what_the_values_say_reaches_the_program() {
         ["kube-system/ztunnel"]
     );
     assert_eq!(config.streams.max_age.as_secs(), 600);
-    assert!(config.features.bypass_unready_waypoints && config.log.json);
+    assert!(config.features.bypass_unready_waypoints);
+    assert_eq!(config.log.format, Format::Json);
     assert_eq!(
         config.log.filter,
         "info,mesh_identity=debug,istiod::ca=debug"

@@ -42,8 +42,8 @@ fn the_arguments_of_sails_deployment_are_taken() {
         ("op-1", "mesh")
     );
     assert_eq!(
-        (config.log.filter.as_str(), config.log.json),
-        ("debug", true)
+        (config.log.filter.as_str(), config.log.format),
+        ("debug", log::Format::Json)
     );
 }
 

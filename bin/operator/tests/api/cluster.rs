@@ -18,9 +18,10 @@ use kube::{
 };
 use mesh_kube::{Backoff, queue::Pace};
 use mesh_render::Kind;
+use mesh_runtime::log;
 use operator::{
     Patience,
-    config::{Config, Listen, Log},
+    config::{Config, Listen},
     outcome::Reconcilers,
     program::Running,
     rights,
@@ -381,10 +382,7 @@ fn config(pod: &str, elect: bool) -> Config {
             stuck: Duration::from_millis(100),
             sight: Duration::from_secs(2),
         },
-        log: Log {
-            filter: "info".to_owned(),
-            json: false,
-        },
+        log: log::Config::default(),
     }
 }
 
