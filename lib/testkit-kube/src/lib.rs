@@ -3,7 +3,7 @@
 //! [`ApiServer`](server::ApiServer) is the way in: start one, take a client or a kubeconfig from it, and
 //! talk to it as to a cluster. The parts below it are pure: [`store`] remembers, [`registry`] knows which
 //! resources exist, [`cluster`] holds the rules of writing, [`schema`], [`patch`] and [`apply`] work on JSON
-//! values, [`auth`] decides who may do what.
+//! values, [`auth`] decides who may do what. [`wait`] is for tests that wait for a change.
 //!
 //! ```no_run
 //! # use testkit_kube::server::{ApiServer, Options};
@@ -64,3 +64,4 @@ pub mod server;
 pub mod status;
 pub mod store;
 pub mod table;
+pub mod wait;

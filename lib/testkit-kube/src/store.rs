@@ -13,6 +13,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use kube::Resource;
 use parking_lot::RwLock;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -133,6 +134,11 @@ impl GroupResource {
             group: Cow::Owned(group.to_owned()),
             resource: Cow::Owned(resource.to_owned()),
         }
+    }
+
+    /// The resource of a type.
+    pub fn of<K: Resource<DynamicType = ()>>() -> Self {
+        Self::named(&K::group(&()), &K::plural(&()))
     }
 }
 

@@ -105,7 +105,7 @@ impl Cluster {
         &self,
         condition: impl Fn(&Value) -> bool,
     ) -> anyhow::Result<()> {
-        let (store, kind) = (self.server.store(), resource::<K>());
+        let (store, kind) = (self.server.store(), GroupResource::of::<K>());
         let mut news = store.subscribe(&kind);
         let waiting = async {
             loop {
@@ -216,11 +216,6 @@ impl Cluster {
             "status": {"phase": "Running", "podIP": "10.0.0.1"},
         })
     }
-}
-
-/// The name under which the store keeps a kind.
-pub(crate) fn resource<K: Resource<DynamicType = ()>>() -> GroupResource {
-    GroupResource::named(&K::group(&()), &K::plural(&()))
 }
 
 /// Reports the workload ready, unless that has been done.

@@ -28,7 +28,7 @@ use mesh_identity::{
 use mesh_index::placement::Placement;
 use mesh_xds::server::{Authenticate as _, Readable};
 use parking_lot::RwLock;
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit_kube::auth::token::{Bound, BoundKind, Wanted};
 use tokio::{net::TcpListener, sync::watch};
 use tonic::{Extensions, metadata::MetadataMap};
@@ -253,7 +253,6 @@ async fn a_rotation_replaces_the_serving_certificate_too() {
     let istiod = Istiod::start().await;
     let cart = mk_identity("shop", "cart");
     istiod.cluster.request_rotation().await;
-    let secrets = istiod.cluster.secrets();
     let mut changes = istiod.authority.changes();
     let count = |issuer: &Arc<mesh_identity::issuer::Issuer>| super::fixture::roots(issuer);
     until("both are trusted", &mut changes, |issuer| {
@@ -261,9 +260,11 @@ async fn a_rotation_replaces_the_serving_certificate_too() {
     })
     .await;
     istiod.cluster.pass(DAY + MARGIN);
-    let secret = || async { secrets.get(secret::NAME).await.unwrap() };
-    let is_switched = |secret: &Secret| !secret.data.as_ref().unwrap().contains_key("next-key.pem");
-    super::fixture::eventually("the new root signs", secret, is_switched).await;
+    let new_root_signs = |secret: &Value| secret["data"].get("next-key.pem").is_none();
+    let cluster = &istiod.cluster;
+    cluster
+        .until::<Secret>(SYSTEM, secret::NAME, new_root_signs)
+        .await;
     istiod.cluster.pass(DAY + MARGIN);
     until("the old one is gone", &mut changes, |issuer| {
         count(issuer) == 1

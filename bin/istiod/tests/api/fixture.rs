@@ -1,7 +1,6 @@
 //! An API server with istiod's namespace, and what the tests ask of it.
 
 use std::{
-    future::Future,
     path::Path,
     process::Command,
     sync::Arc,
@@ -15,13 +14,16 @@ use istiod::ca::{
 };
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     api::{Patch, PatchParams, PostParams},
 };
 use mesh_identity::issuer::{Issuer, RootKind};
 use parking_lot::Mutex;
-use serde_json::json;
-use testkit_kube::server::{ApiServer, Options};
+use serde_json::{Value, json};
+use testkit_kube::{
+    server::{ApiServer, Options},
+    wait,
+};
 use tokio::{sync::watch, time::timeout};
 
 /// How long anything may take that takes no time.
@@ -62,8 +64,21 @@ impl Cluster {
         Api::namespaced(self.client.clone(), SYSTEM)
     }
 
+    /// Waits until an object is as wanted.
+    pub(crate) async fn until<K: Resource<DynamicType = ()>>(
+        &self,
+        namespace: &str,
+        name: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Arc<Value> {
+        let store = self.server.store();
+        let wanted = |object: Option<&Value>| object.is_some_and(&wanted);
+        let waited = store.until::<K>(namespace, name, DEADLINE, wanted).await;
+        waited.unwrap_or_else(|late| panic!("{late}")).unwrap()
+    }
+
     /// Changes the Secret of the root, as a user would.
-    pub(crate) async fn patch_secret(&self, patch: serde_json::Value) {
+    pub(crate) async fn patch_secret(&self, patch: Value) {
         let (secrets, params) = (self.secrets(), PatchParams::default());
         let patch = Patch::Merge(patch);
         secrets.patch(secret::NAME, &params, &patch).await.unwrap();
@@ -125,26 +140,14 @@ pub(crate) async fn until<T>(
     );
 }
 
-/// Waits until asking gives what is wanted. Asks again as soon as it has been answered.
-pub(crate) async fn eventually<T, F>(
+/// Waits until asking gives what is wanted.
+pub(crate) async fn eventually<T>(
     what: &str,
-    ask: impl Fn() -> F,
+    ask: impl AsyncFn() -> T,
     wanted: impl Fn(&T) -> bool,
-) -> T
-where
-    F: Future<Output = T>,
-{
-    let waiting = async {
-        loop {
-            let answer = ask().await;
-            if wanted(&answer) {
-                return answer;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    let waited = timeout(DEADLINE, waiting).await;
-    waited.unwrap_or_else(|_| panic!("it does not come to this: {what}"))
+) -> T {
+    let waited = wait::eventually(what, DEADLINE, ask, wanted).await;
+    waited.unwrap_or_else(|late| panic!("{late}"))
 }
 
 /// How many roots an issuer gives along.

@@ -9,10 +9,10 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams},
 };
 use mesh_identity::issuer::{Issuer, Root, RootKind};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::fixture::{Cluster, DAY, eventually};
+use super::fixture::{Cluster, DAY};
 
 /// A controller that leads, under a root that the test replaces.
 struct Telling {
@@ -70,14 +70,9 @@ impl Telling {
     /// Waits until a namespace is told of the roots of now.
     async fn told(&self, namespace: &str) -> ConfigMap {
         let roots = self.issuers.borrow().roots().to_owned();
-        let what = format!("{namespace} is told");
-        let right = |map: &Option<ConfigMap>| {
-            let data = map.as_ref().and_then(|map| map.data.as_ref());
-            data.is_some_and(|data| data.get("root-cert.pem") == Some(&roots))
-        };
-        // After an outage the client's former connection fails its first request.
-        let ask = || async { self.maps(namespace).get_opt(NAME).await.ok().flatten() };
-        let map = eventually(&what, ask, right).await.unwrap();
+        let right = |map: &Value| map["data"]["root-cert.pem"] == *roots;
+        let map = self.cluster.until::<ConfigMap>(namespace, NAME, right);
+        let map: ConfigMap = serde_json::from_value((*map.await).clone()).unwrap();
         let labels = map.metadata.labels.clone().unwrap();
         assert_eq!(labels["istio.io/config"], "true");
         map
@@ -175,12 +170,9 @@ async fn the_roots_of_a_rotation_arrive_in_the_namespaces() {
     );
     drop(tokio::spawn(controller.run(leader.subscribe())));
     cluster.request_rotation().await;
-    let maps = Api::<ConfigMap>::namespaced(cluster.client.clone(), "default");
-    let ask = || async { maps.get_opt(NAME).await.unwrap() };
-    eventually("both roots are in the ConfigMap", ask, |map| {
-        let data = map.as_ref().and_then(|map| map.data.as_ref());
-        let roots = data.and_then(|data| data.get("root-cert.pem"));
+    let both = |map: &Value| {
+        let roots = map["data"]["root-cert.pem"].as_str();
         roots.is_some_and(|roots| roots.matches("BEGIN").count() == 2)
-    })
-    .await;
+    };
+    cluster.until::<ConfigMap>("default", NAME, both).await;
 }

@@ -9,7 +9,7 @@ use mesh_identity::{issuer::Issuer, key::PrivateKey};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::fixture::{Cluster, DAY, eventually, openssl_believes, roots, until};
+use super::fixture::{Cluster, DAY, SYSTEM, eventually, openssl_believes, roots, until};
 
 impl Cluster {
     async fn secret(&self) -> Secret {
@@ -113,10 +113,10 @@ async fn a_secret_that_is_deleted_comes_back_with_the_same_root() {
         .delete(secret::NAME, &params)
         .await
         .unwrap();
-    let ask = || async { cluster.secrets().get_opt(secret::NAME).await.unwrap() };
-    let after = eventually("the Secret is back", ask, Option::is_some)
-        .await
-        .unwrap();
+    cluster
+        .until::<Secret>(SYSTEM, secret::NAME, |_| true)
+        .await;
+    let after = cluster.secret().await;
     assert!(after.data == before.data, "the same root");
     assert_eq!(roots(&authority.current().get()), 1);
 }

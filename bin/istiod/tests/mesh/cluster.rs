@@ -19,11 +19,11 @@ use serde_json::{Value, json};
 use testkit_kube::{
     auth::token::{Bound, BoundKind, Wanted},
     server::{ApiServer, Options},
+    wait,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::timeout,
 };
 
 use super::{deployment::rendered, objects};
@@ -243,17 +243,11 @@ impl Cluster {
         name: &str,
         condition: impl Fn(&Value) -> bool,
     ) -> Value {
-        let api = self.api::<K>(Some(namespace));
-        let ask = || async {
-            let object = api.get_opt(name).await.unwrap();
-            serde_json::to_value(object).unwrap()
-        };
-        eventually(
-            &format!("{} {namespace}/{name}", K::kind(&())),
-            ask,
-            condition,
-        )
-        .await
+        let store = self.server.store();
+        let wanted = |object: Option<&Value>| object.is_some_and(&condition);
+        let waited = store.until::<K>(namespace, name, DEADLINE, wanted).await;
+        let object = waited.unwrap_or_else(|late| panic!("{late}"));
+        Value::clone(&object.unwrap())
     }
 
     /// Writes the mesh configuration.
@@ -340,21 +334,12 @@ async fn get(address: SocketAddr, path: &str) -> String {
     page
 }
 
-/// Waits until asking gives what is wanted. Asks again as soon as it has been answered.
-pub(crate) async fn eventually<T, F: Future<Output = T>>(
+/// Waits until asking gives what is wanted.
+pub(crate) async fn eventually<T>(
     what: &str,
-    ask: impl Fn() -> F,
+    ask: impl AsyncFn() -> T,
     wanted: impl Fn(&T) -> bool,
 ) -> T {
-    let waiting = async {
-        loop {
-            let answer = ask().await;
-            if wanted(&answer) {
-                return answer;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    let waited = timeout(DEADLINE, waiting).await;
-    waited.unwrap_or_else(|_| panic!("it does not come to this: {what}"))
+    let waited = wait::eventually(what, DEADLINE, ask, wanted).await;
+    waited.unwrap_or_else(|late| panic!("{late}"))
 }

@@ -35,7 +35,7 @@ use testkit_kube::{
     server::{ApiServer, Options},
     store::GroupResource,
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 
 /// How long anything may take that takes no time.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -192,7 +192,11 @@ impl Cluster {
         name: &str,
     ) -> Option<Arc<Value>> {
         let store = self.server.store();
-        store.get(&resource::<K>(), namespace.unwrap_or_default(), name)
+        store.get(
+            &GroupResource::of::<K>(),
+            namespace.unwrap_or_default(),
+            name,
+        )
     }
 
     /// Waits until an object, if there is one, satisfies a condition.
@@ -202,24 +206,10 @@ impl Cluster {
         name: &str,
         condition: impl Fn(Option<&Value>) -> bool,
     ) -> Option<Arc<Value>> {
-        let mut news = self.server.store().subscribe(&resource::<K>());
-        let waiting = async {
-            loop {
-                news.borrow_and_update();
-                let object = self.get::<K>(namespace, name);
-                if condition(object.as_deref()) {
-                    return object;
-                }
-                news.changed().await.unwrap();
-            }
-        };
-        if let Ok(object) = timeout(DEADLINE, waiting).await {
-            return object;
-        }
-        let object = self.get::<K>(namespace, name);
-        let mut object = object.as_deref().cloned().unwrap_or_default();
-        object["metadata"]["managedFields"] = Value::Null;
-        panic!("{} {name} does not come to this: {object:#}", K::kind(&()));
+        let store = self.server.store();
+        let namespace = namespace.unwrap_or_default();
+        let waited = store.until::<K>(namespace, name, DEADLINE, condition).await;
+        waited.unwrap_or_else(|late| panic!("{late}"))
     }
 
     /// Waits until some object of a kind satisfies a condition.
@@ -227,22 +217,9 @@ impl Cluster {
         &self,
         condition: impl Fn(&Value) -> bool,
     ) {
-        let store = self.server.store();
-        let mut news = store.subscribe(&resource::<K>());
-        let waiting = async {
-            loop {
-                news.borrow_and_update();
-                let mut all = store.list(&resource::<K>(), None).into_iter();
-                if all.any(|object| condition(&object)) {
-                    return;
-                }
-                news.changed().await.unwrap();
-            }
-        };
-        if timeout(DEADLINE, waiting).await.is_err() {
-            let all = store.list(&resource::<K>(), None);
-            panic!("no {} comes to this: {all:#?}", K::kind(&()));
-        }
+        let any = |objects: &[Arc<Value>]| objects.iter().any(|object| condition(object));
+        let waited = self.server.store().until_all::<K>(DEADLINE, any).await;
+        waited.unwrap_or_else(|late| panic!("{late}"));
     }
 
     /// Waits until a resource of ours is in a state.
@@ -297,11 +274,6 @@ impl Cluster {
             None => Api::all_with(self.client.clone(), &resource),
         }
     }
-}
-
-/// The name under which the store keeps a kind.
-pub(crate) fn resource<K: Resource<DynamicType = ()>>() -> GroupResource {
-    GroupResource::named(&K::group(&()), &K::plural(&()))
 }
 
 fn resource_of(kind: Kind) -> ApiResource {

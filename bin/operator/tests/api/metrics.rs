@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 use mesh_api::sail::IstioCNI;
 use openssl::ssl::{Ssl, SslConnector, SslMethod, SslVerifyMode};
 use serde_json::json;
-use testkit_kube::auth::token::Wanted;
+use testkit_kube::{auth::token::Wanted, wait};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -17,7 +17,7 @@ use tokio::{
 use tokio_openssl::SslStream;
 
 use super::{
-    cluster::{Cluster, Operator, SYSTEM},
+    cluster::{Cluster, DEADLINE, Operator, SYSTEM},
     rollouts::Rollouts,
     toys::reconcilers,
 };
@@ -144,12 +144,8 @@ async fn the_probes_tell_life_from_sight() {
         "{page}"
     );
     cluster.server.refuse_requests(false);
-    let seen = async {
-        while !ask("/readyz").await.starts_with("HTTP/1.1 200") {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(super::cluster::DEADLINE, seen)
+    let ready = |page: &String| page.starts_with("HTTP/1.1 200");
+    wait::eventually("readiness", DEADLINE, || ask("/readyz"), ready)
         .await
         .unwrap();
 }

@@ -13,7 +13,7 @@ use k8s_openapi::api::{
 use kube::{Client, client::Body};
 use mesh_api::sail::IstioCNI;
 use serde_json::{Value, json};
-use testkit_kube::auth::token::Wanted;
+use testkit_kube::{auth::token::Wanted, store::GroupResource};
 use tokio::{sync::watch, time::timeout};
 
 use super::{
@@ -68,7 +68,7 @@ async fn an_api_server_that_was_away_finds_everything_repaired_when_it_is_back()
     create_in(&cluster, "istio-cni").await;
     cluster.until_state::<IstioCNI>("default", "Healthy").await;
     cluster.server.stop().await;
-    let maps = super::cluster::resource::<ConfigMap>();
+    let maps = GroupResource::of::<ConfigMap>();
     let store = cluster.server.store();
     store
         .remove(&maps, "istio-cni", "istio-cni-config")

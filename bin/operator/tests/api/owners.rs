@@ -5,11 +5,7 @@ use mesh_api::sail::IstioCNI;
 use operator::names::{MANAGED_BY, MANAGER};
 use serde_json::{Value, json};
 
-use super::{
-    cluster::{Cluster, resource},
-    rollouts::Rollouts,
-    toys::reconcilers,
-};
+use super::{cluster::Cluster, rollouts::Rollouts, toys::reconcilers};
 
 const CNI: Option<&str> = Some("istio-cni");
 
@@ -80,21 +76,9 @@ async fn an_object_that_nobody_owns_is_taken_over_when_it_is_handed_over() {
     assert!(message.contains("managed-by=sail-operator"), "{message}");
     assert_eq!(version(&cluster), "theirs");
     // An Event says the same.
-    let events = resource::<Event>();
-    let mut news = cluster.server.store().subscribe(&events);
-    let told = async {
-        loop {
-            news.borrow_and_update();
-            let all = cluster.server.store().list(&events, None);
-            if all.iter().any(|event| event["reason"] == "ReconcileError") {
-                return;
-            }
-            news.changed().await.unwrap();
-        }
-    };
-    tokio::time::timeout(super::cluster::DEADLINE, told)
-        .await
-        .unwrap();
+    cluster
+        .until_any::<Event>(|event| event["reason"] == "ReconcileError")
+        .await;
     let label = json!({"metadata": {"labels": {"managed-by": "sail-operator"}}});
     cluster
         .patch::<ConfigMap>(CNI, "istio-cni-config", label)

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use testkit_kube::store::{GroupResource, Store};
 use tokio::task::JoinHandle;
 
-use super::cluster::{Cluster, resource};
+use super::cluster::Cluster;
 
 /// Has all workloads run until it is dropped.
 pub(crate) struct Rollouts(JoinHandle<()>);
@@ -18,7 +18,10 @@ const NODES: i64 = 2;
 impl Rollouts {
     pub(crate) fn of(cluster: &Cluster) -> Self {
         let server = cluster.server.clone();
-        let kinds = [resource::<Deployment>(), resource::<DaemonSet>()];
+        let kinds = [
+            GroupResource::of::<Deployment>(),
+            GroupResource::of::<DaemonSet>(),
+        ];
         Self(tokio::spawn(async move {
             let store = server.store();
             let mut news = kinds.each_ref().map(|kind| store.subscribe(kind));

@@ -3,11 +3,10 @@
 use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
-use testkit_kube::{auth::User, store::GroupResource};
+use testkit_kube::{auth::User, store::GroupResource, wait};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    time::timeout,
 };
 
 use super::cluster::{Cluster, DEADLINE, SYSTEM};
@@ -93,12 +92,8 @@ async fn with_ten_thousand_pods_the_operator_holds_less_than_20_mib() {
         .stderr(Stdio::null())
         .spawn();
     let process = Process(process.unwrap());
-    let ready = async {
-        while !is_ready(port).await {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(DEADLINE, ready).await.unwrap();
+    let ready = wait::eventually("readiness", DEADLINE, || is_ready(port), |ready| *ready);
+    ready.await.unwrap();
     let own = own_memory(&process);
     println!("own memory: {own} KiB");
     assert!(own < OWN, "{own} KiB");
