@@ -245,6 +245,8 @@ impl<'a> Draft<'a> {
         let Some(target) = self.primary(&listing, forced, None) else {
             return waiting(forced, listing);
         };
+        // Before a file of ours comes into a place of which something else is remembered.
+        self.forget();
         let file = target.list_name();
         match target.format {
             Format::List => self.insert(target),
@@ -318,6 +320,7 @@ impl<'a> Draft<'a> {
         let listing = self.listing();
         let mode = self.own_mode();
         if let Some(primary) = self.primary(&listing, primary, Some(file)) {
+            self.forget();
             let wanted = primary.base.owned_copy(self.entry());
             let is_right = |listed: &Listed| listed.list == wanted && listed.mode == mode;
             if !listing.get(file).is_some_and(is_right) {
@@ -342,6 +345,7 @@ impl<'a> Draft<'a> {
     }
 
     fn stand_alone(&mut self, file: &str) -> Outcome {
+        self.forget();
         let found = self.state.conf.get(file);
         let mode = self.own_mode();
         let is_right = found.is_some_and(|found| {
