@@ -138,13 +138,7 @@ impl PolicyRoute {
     pub fn remove(&self, family: Family) -> Result<Outcome, Error> {
         let mut netlink = Netlink::open()?;
         let rule = self.remove_rules(&mut netlink, family);
-        let route = RouteNetlinkMessage::DelRoute(self.route(family)?);
-        let route = match netlink.ask(route, 0)? {
-            Err(error) if !is_absent(&error) => {
-                Err(family.refused("remove the local route", error))
-            }
-            _ => Ok(()),
-        };
+        let route = self.remove_routes(&mut netlink, family);
         rule.and(route)?;
         Ok(if family.is_off() {
             Outcome::FamilyOff
@@ -220,6 +214,21 @@ impl PolicyRoute {
                 Ok(()) => {}
                 Err(error) if is_absent(&error) => return Ok(()),
                 Err(error) => return Err(family.refused("remove the routing rule", error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever made it: Istio's agent calls itself the boot's protocol.
+    fn remove_routes(&self, netlink: &mut Netlink, family: Family) -> Result<(), Error> {
+        let mut route = self.route(family)?;
+        route.header.protocol = RouteProtocol::Unspec;
+        route.header.scope = RouteScope::NoWhere;
+        for _copy in 0..MOST_COPIES {
+            match netlink.ask(RouteNetlinkMessage::DelRoute(route.clone()), 0)? {
+                Ok(()) => {}
+                Err(error) if is_absent(&error) => return Ok(()),
+                Err(error) => return Err(family.refused("remove the local route", error)),
             }
         }
         Ok(())

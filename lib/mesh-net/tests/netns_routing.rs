@@ -94,6 +94,22 @@ fn what_ip_made_is_recognised_and_removed() {
 }
 
 #[test]
+fn route_that_another_agent_made_is_removed_whoever_it_names() {
+    for protocol in ["boot", "static", "kernel"] {
+        let pod = Namespace::new("other").unwrap();
+        for family in Family::ALL {
+            let option = option(family);
+            pod.ip(&format!(
+                "{option} route add local default dev lo table 100 proto {protocol}"
+            ))
+            .unwrap();
+            remove(&pod, family);
+            assert_eq!(state(&pod, family), (vec![], vec![]), "{protocol}");
+        }
+    }
+}
+
+#[test]
 fn ipv6_is_not_skipped_when_ipv4_is_there_already() {
     let pod = Namespace::new("v6").unwrap();
     ensure(&pod, Family::V4);
