@@ -58,6 +58,8 @@ pub struct Config {
 pub struct Patience {
     /// How long the start of a pod waits for its enrolment before it is refused. The plugin waits 25 s.
     pub add: Duration,
+    /// The same where Istio's plugin asks, which hangs up after 5 s and would know no reason.
+    pub istio_add: Duration,
     /// How often every pod is compared with the kernel.
     pub verify: Duration,
     /// How long a pod that only the plugin told of stays without the watch's word before the API server is
@@ -81,6 +83,7 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             add: Duration::from_secs(20),
+            istio_add: Duration::from_secs(4),
             verify: Duration::from_secs(60),
             confirm: Duration::from_secs(120),
         }

@@ -55,51 +55,14 @@ const ISTIO_INTERFACE: &str = "eth0";
 
 impl<K: Rules + Probes, Z: Proxies> Attach for Handle<K, Z> {
     async fn add(&self, pod: Attachment) -> Result<Added, Refusal> {
-        let deadline = Instant::now() + self.shared.patience.add;
-        let (key, name) = (key_of(&pod), name_of(&pod));
-        let located = self.shared.learn(&pod).await;
-        let netns = located.as_ref().ok().map(|located| located.netns.id());
-        let another = {
-            let registry = self.shared.registry.lock();
-            registry.may_be_another(&key, &pod.pod_uid, netns)
-        };
-        let asked = if another {
-            self.shared.ask_server(&key, &pod.pod_uid).await?
-        } else {
-            self.shared.ask(&key, &pod.pod_uid).await?
-        };
-        let asked = match asked {
-            Asked::Outside(uid, Reason::NotSelected) => self.shared.stays_outside(&key, uid).await,
-            asked => asked,
-        };
-        let uid = match asked {
-            Asked::InMesh(uid) => uid,
-            Asked::Outside(_, Reason::Ended | Reason::Gone) => {
-                return Err(again(format!("pod {name} has ended")));
-            }
-            Asked::Outside(uid, _) => {
-                self.shared.assign(&pod, &uid, located.as_ref().ok());
-                return Ok(Added { enrolled: false });
-            }
-            Asked::Passes => return Ok(Added { enrolled: false }),
-        };
-        self.shared.assign(&pod, &uid, located.as_ref().ok());
-        let located = located.map_err(|error| {
-            let error = chain(&error);
-            again(format!(
-                "pod {name} cannot be brought into the mesh: {error}"
-            ))
-        })?;
-        let netns = located.netns.id();
-        self.shared.registry.lock().settle_in(&uid, located);
-        self.shared.wake([uid.clone()]);
-        self.shared.enrolled(&uid, &name, netns, deadline).await
+        self.add_within(pod, self.shared.patience.add).await
     }
 
     async fn istio_add(&self, pod: IstioAdd) -> Result<(), Refusal> {
+        let patience = self.shared.patience.istio_add;
         let sandbox = pod.netns.replace('/', "-");
         let name = format!("{}/{}", pod.pod_namespace, pod.pod_name);
-        let added = self.add(Attachment {
+        let attachment = Attachment {
             network: String::new(),
             container_id: format!("{ISTIO_SANDBOX}{sandbox}"),
             interface: ISTIO_INTERFACE.to_owned(),
@@ -108,8 +71,8 @@ impl<K: Rules + Probes, Z: Proxies> Attach for Handle<K, Z> {
             pod_namespace: pod.pod_namespace,
             pod_uid: String::new(),
             addresses: pod.ips.iter().map(|ip| ip.address.ip).collect(),
-        });
-        if added.await?.enrolled {
+        };
+        if self.add_within(attachment, patience).await?.enrolled {
             return Ok(());
         }
         Err(never(format!("pod {name} does not belong in the mesh")))
@@ -152,6 +115,51 @@ impl<K: Rules + Probes, Z: Proxies> Attach for Handle<K, Z> {
                 )))
             }
         }
+    }
+}
+
+impl<K: Rules + Probes, Z: Proxies> Handle<K, Z> {
+    async fn add_within(&self, pod: Attachment, patience: Duration) -> Result<Added, Refusal> {
+        let deadline = Instant::now() + patience;
+        let (key, name) = (key_of(&pod), name_of(&pod));
+        let located = self.shared.learn(&pod).await;
+        let netns = located.as_ref().ok().map(|located| located.netns.id());
+        let another = {
+            let registry = self.shared.registry.lock();
+            registry.may_be_another(&key, &pod.pod_uid, netns)
+        };
+        let asked = if another {
+            self.shared.ask_server(&key, &pod.pod_uid).await?
+        } else {
+            self.shared.ask(&key, &pod.pod_uid).await?
+        };
+        let asked = match asked {
+            Asked::Outside(uid, Reason::NotSelected) => self.shared.stays_outside(&key, uid).await,
+            asked => asked,
+        };
+        let uid = match asked {
+            Asked::InMesh(uid) => uid,
+            Asked::Outside(_, Reason::Ended | Reason::Gone) => {
+                return Err(again(format!("pod {name} has ended")));
+            }
+            Asked::Outside(uid, _) => {
+                self.shared.assign(&pod, &uid, located.as_ref().ok());
+                return Ok(Added { enrolled: false });
+            }
+            Asked::Passes => return Ok(Added { enrolled: false }),
+        };
+        self.shared.assign(&pod, &uid, located.as_ref().ok());
+        let located = located.map_err(|error| {
+            let error = chain(&error);
+            again(format!(
+                "pod {name} cannot be brought into the mesh: {error}"
+            ))
+        })?;
+        let netns = located.netns.id();
+        self.shared.registry.lock().settle_in(&uid, located);
+        self.shared.wake([uid.clone()]);
+        let limit = (deadline, patience);
+        self.shared.enrolled(&uid, &name, netns, limit).await
     }
 }
 
@@ -311,7 +319,7 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
         uid: &PodUid,
         name: &str,
         netns: NetNsId,
-        deadline: Instant,
+        (deadline, waited): (Instant, Duration),
     ) -> Result<Added, Refusal> {
         let followed = self.registry.lock().follow(uid);
         let gone = || again(format!("pod {name} was deleted meanwhile"));
@@ -327,7 +335,6 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
                 Ok(Ok(())) => {}
                 Ok(Err(_ended)) => return self.left(uid, gone()),
                 Err(_elapsed) => {
-                    let waited = self.patience.add;
                     let why = failure.map_or_else(
                         || "the agent has not looked at all pods of the node yet".to_owned(),
                         |(step, cause)| {

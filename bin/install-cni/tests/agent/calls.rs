@@ -5,8 +5,9 @@ use std::time::Duration;
 use install_cni::{agent::Patience, parts::Attach as _};
 use mesh_cni::protocol::{Attachment, IstioAdd, IstioIp, IstioNet, Valid, ValidAttachment};
 use serde_json::json;
+use tokio::time::timeout;
 
-use crate::node::{MODE, Net, Node, eventually};
+use crate::node::{DEADLINE, MODE, Net, Node, eventually};
 
 /// No pod of any test.
 const STRANGER: &str = "11111111-1111-1111-1111-111111111111";
@@ -167,6 +168,7 @@ async fn a_pod_whose_network_has_vanished_does_not_start() {
 async fn the_nodes_own_network_is_never_a_pods() {
     let (mut node, ztunnel) = Node::start().await;
     node.patience(Patience {
+        istio_add: Duration::from_secs(4),
         add: Duration::from_millis(300),
         ..Patience::default()
     });
@@ -191,18 +193,23 @@ async fn the_nodes_own_network_is_never_a_pods() {
     assert_eq!(node.kernel.writes(), 0);
 }
 
-#[tokio::test]
-async fn istios_plugin_is_answered_as_by_istios_agent() {
-    let (node, mut ztunnel) = Node::start().await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
-    let call = || IstioAdd {
+/// What Istio's plugin says of the pod `demo/web`.
+fn istios_call(net: &Net) -> IstioAdd {
+    IstioAdd {
         netns: net.namespace.path().to_str().unwrap().to_owned(),
         pod_name: "web".to_owned(),
         pod_namespace: "demo".to_owned(),
         ips: vec![IstioIp {
             address: IstioNet { ip: net.address },
         }],
-    };
+    }
+}
+
+#[tokio::test]
+async fn istios_plugin_is_answered_as_by_istios_agent() {
+    let (node, mut ztunnel) = Node::start().await;
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let call = || istios_call(&net);
     let refusal = node.handle.istio_add(call()).await.unwrap_err();
     assert!(!refusal.again, "{refusal:?}");
     node.label("demo", Some("ambient")).await;
@@ -210,6 +217,27 @@ async fn istios_plugin_is_answered_as_by_istios_agent() {
         .await;
     node.handle.istio_add(call()).await.unwrap();
     node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+}
+
+#[tokio::test]
+async fn istios_plugin_is_told_the_reason_before_it_hangs_up() {
+    assert!(Patience::default().istio_add < Duration::from_secs(5));
+    let mut node = Node::prepare().await;
+    node.patience(Patience {
+        istio_add: Duration::from_millis(100),
+        add: 2 * DEADLINE,
+        ..Patience::default()
+    });
+    node.run().await;
+    node.label("demo", Some("ambient")).await;
+    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    node.until(&uid, "the label", |view| view.outside.is_none())
+        .await;
+    let call = istios_call(&net);
+    let answer = timeout(DEADLINE, node.handle.istio_add(call)).await;
+    let refusal = answer.expect("an answer").unwrap_err();
+    let told = "demo/web is not in the mesh after 100ms";
+    assert!(refusal.message.contains(told), "{refusal:?}");
 }
 
 #[tokio::test]

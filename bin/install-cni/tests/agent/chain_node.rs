@@ -375,6 +375,7 @@ impl ChainNode {
                 proc: self.folder.path().join("proc"),
             },
             patience: Patience {
+                istio_add: Duration::from_secs(4),
                 add: Duration::from_secs(3),
                 ..Patience::default()
             },

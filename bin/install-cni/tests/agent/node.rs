@@ -166,6 +166,7 @@ impl<K: Rules + Probes + Clone> Node<K> {
         fs::create_dir_all(proc.path().join("sys/kernel/random")).unwrap();
         fs::write(proc.path().join("sys/kernel/random/boot_id"), "this-boot\n").unwrap();
         let patience = Patience {
+            istio_add: Duration::from_secs(4),
             add: Duration::from_secs(10),
             verify: Duration::from_millis(300),
             ..Patience::default()

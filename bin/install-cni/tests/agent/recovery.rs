@@ -161,6 +161,7 @@ async fn after_a_reboot_pods_are_enrolled_in_their_new_networks_only() {
 async fn without_ztunnel_a_pod_does_not_start_and_comes_in_when_there_is_one() {
     let mut node = Node::prepare().await;
     node.patience(Patience {
+        istio_add: Duration::from_secs(4),
         add: Duration::from_millis(300),
         ..Patience::default()
     });
@@ -182,6 +183,7 @@ async fn without_ztunnel_a_pod_does_not_start_and_comes_in_when_there_is_one() {
 async fn a_ztunnel_that_refuses_a_pod_keeps_it_from_starting() {
     let (mut node, mut ztunnel) = Node::start().await;
     node.patience(Patience {
+        istio_add: Duration::from_secs(4),
         add: Duration::from_millis(300),
         ..Patience::default()
     });
