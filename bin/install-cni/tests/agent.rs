@@ -29,6 +29,14 @@ mod crashes;
 mod enrolment;
 
 #[cfg(test)]
+#[path = "agent/fake_kernel.rs"]
+mod fake_kernel;
+
+#[cfg(test)]
+#[path = "agent/fake_ztunnel.rs"]
+mod fake_ztunnel;
+
+#[cfg(test)]
 #[path = "agent/kernel.rs"]
 mod kernel;
 
@@ -39,6 +47,10 @@ mod load;
 #[cfg(test)]
 #[path = "agent/node.rs"]
 mod node;
+
+#[cfg(test)]
+#[path = "agent/pod_net.rs"]
+mod pod_net;
 
 #[cfg(test)]
 #[path = "agent/recovery.rs"]

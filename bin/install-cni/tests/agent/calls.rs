@@ -7,15 +7,17 @@ use mesh_cni::protocol::{Attachment, IstioAdd, IstioIp, IstioNet, Valid, ValidAt
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::node::{DEADLINE, MODE, Net, Node, eventually};
+use crate::{
+    node::{DEADLINE, MODE, Node, eventually},
+    pod_net::Net,
+};
 
 /// No pod of any test.
 const STRANGER: &str = "11111111-1111-1111-1111-111111111111";
 
 #[tokio::test]
 async fn a_pod_that_the_watch_does_not_show_is_asked_for() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
+    let (node, mut ztunnel) = Node::ambient().await;
     // Of another node, so that the watch never shows it.
     let elsewhere = json!({"spec": {"nodeName": "node-2"}});
     let (uid, net) = (node.pod("web", elsewhere).await, Net::new("10.1.0.1"));
@@ -55,7 +57,7 @@ async fn while_the_api_server_is_away_only_a_pod_that_cannot_belong_starts() {
 #[tokio::test]
 async fn a_label_of_which_the_watch_has_not_told_brings_a_pod_in_before_it_starts() {
     let (node, mut ztunnel) = Node::start().await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     node.until(&uid, "the watch", |_| true).await;
     // Watches may begin again long after the API server is back.
     node.hold_watches().await;
@@ -89,7 +91,7 @@ async fn only_a_pod_that_its_namespace_could_bring_in_costs_a_question() {
         assert_eq!(questions(), before + costs, "{name}");
     }
     // While nobody answers, what is known holds.
-    let (uid, net) = (node.pod("late", json!({})).await, Net::new("10.1.0.4"));
+    let (uid, net) = node.place("late", "10.1.0.4").await;
     node.until(&uid, "the watch", |_| true).await;
     node.server.refuse_requests(true);
     assert!(!node.add("late", &uid, &net).await.unwrap().enrolled);
@@ -97,9 +99,8 @@ async fn only_a_pod_that_its_namespace_could_bring_in_costs_a_question() {
 
 #[tokio::test]
 async fn a_pod_is_the_one_with_its_uid() {
-    let (node, _ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let (node, _ztunnel) = Node::ambient().await;
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     node.until(&uid, "the watch", |_| true).await;
     let refusal = node.add("web", STRANGER, &net).await.unwrap_err();
     assert!(
@@ -115,11 +116,8 @@ async fn a_pod_is_the_one_with_its_uid() {
 
 #[tokio::test]
 async fn without_a_uid_the_api_server_says_whether_it_is_another_pod_of_the_name() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (uid, first) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
-    node.add("web", &uid, &first).await.unwrap();
-    node.is_in_mesh(&uid, &first, &mut ztunnel).await;
+    let (node, mut ztunnel) = Node::ambient().await;
+    let (uid, first) = node.bring_in("web", "10.1.0.1", &mut ztunnel).await;
     // It has a network already: this one may be its successor's, of which the watch does not tell.
     let second = Net::new("10.1.0.2");
     node.server.refuse_requests(true);
@@ -135,8 +133,7 @@ async fn without_a_uid_the_api_server_says_whether_it_is_another_pod_of_the_name
 
 #[tokio::test]
 async fn a_static_pod_is_known_by_the_uid_of_its_kubelet() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
+    let (node, mut ztunnel) = Node::ambient().await;
     let own = "c8f9a1d0b0e94b0c8a3f4b7b6f6e5d4c";
     let mirror = json!({"metadata": {"annotations": {
         "kubernetes.io/config.hash": own, "kubernetes.io/config.mirror": own,
@@ -148,9 +145,8 @@ async fn a_static_pod_is_known_by_the_uid_of_its_kubelet() {
 
 #[tokio::test]
 async fn a_pod_whose_network_has_vanished_does_not_start() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let (node, mut ztunnel) = Node::ambient().await;
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     let vanished = Attachment {
         netns: "/var/run/netns/cni-vanished".to_owned(),
         ..net.attachment("web", &uid)
@@ -173,9 +169,9 @@ async fn the_nodes_own_network_is_never_a_pods() {
         ..Patience::default()
     });
     node.run().await;
-    node.synced(&ztunnel).await;
+    ztunnel.synced().await;
     node.label("demo", Some("ambient")).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     for netns in [
         "/proc/1/ns/net",
         "/nowhere",
@@ -208,7 +204,7 @@ fn istios_call(net: &Net) -> IstioAdd {
 #[tokio::test]
 async fn istios_plugin_is_answered_as_by_istios_agent() {
     let (node, mut ztunnel) = Node::start().await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     let call = || istios_call(&net);
     let refusal = node.handle.istio_add(call()).await.unwrap_err();
     assert!(!refusal.again, "{refusal:?}");
@@ -230,7 +226,7 @@ async fn istios_plugin_is_told_the_reason_before_it_hangs_up() {
     });
     node.run().await;
     node.label("demo", Some("ambient")).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     node.until(&uid, "the label", |view| view.outside.is_none())
         .await;
     let call = istios_call(&net);
@@ -242,11 +238,8 @@ async fn istios_plugin_is_told_the_reason_before_it_hangs_up() {
 
 #[tokio::test]
 async fn a_pod_whose_network_goes_is_forgotten_before_its_end_is_seen() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
-    node.add("web", &uid, &net).await.unwrap();
-    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    let (node, mut ztunnel) = Node::ambient().await;
+    let (uid, net) = node.bring_in("web", "10.1.0.1", &mut ztunnel).await;
     let second = Attachment {
         interface: "net1".to_owned(),
         ..net.attachment("web", &uid)
@@ -271,9 +264,7 @@ async fn a_pod_whose_network_goes_is_forgotten_before_its_end_is_seen() {
         .delete(net.attachment("nobody", STRANGER))
         .await
         .unwrap();
-    let (next, other) = (node.pod("next", json!({})).await, Net::new("10.1.0.1"));
-    node.add("next", &next, &other).await.unwrap();
-    node.is_in_mesh(&next, &other, &mut ztunnel).await;
+    let (_, _net) = node.bring_in("next", "10.1.0.1", &mut ztunnel).await;
 }
 
 #[tokio::test]
@@ -284,8 +275,8 @@ async fn a_check_asks_the_kernel() {
         ..Patience::default()
     });
     node.run().await;
-    node.synced(&ztunnel).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    ztunnel.synced().await;
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     let check = || node.handle.check(net.attachment("web", &uid));
     check().await.expect("it does not belong in the mesh");
     node.label("demo", Some("ambient")).await;
@@ -303,11 +294,10 @@ async fn a_check_asks_the_kernel() {
 
 #[tokio::test]
 async fn a_collection_forgets_what_is_gone_and_nothing_that_lives() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let (node, mut ztunnel) = Node::ambient().await;
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     node.add("web", &uid, &net).await.unwrap();
-    let (lost, gone) = (node.pod("lost", json!({})).await, Net::new("10.1.0.2"));
+    let (lost, gone) = node.place("lost", "10.1.0.2").await;
     node.add("lost", &lost, &gone).await.unwrap();
     let attachment = net.attachment("web", &uid);
     let note = node.note(&attachment);
@@ -360,7 +350,7 @@ async fn a_node_whose_kernel_cannot_hold_probes_says_so_and_keeps_what_it_has() 
     assert!(refused.unwrap_err().message.contains("out of order"));
     // Pods that are in the mesh are not kept from ztunnel for it.
     let ztunnel = node.ztunnel();
-    node.synced(&ztunnel).await;
+    ztunnel.synced().await;
     assert!(node.handle.status().is_err());
     node.kernel.fail(false);
     eventually("no trouble", status, Result::is_ok)

@@ -14,7 +14,7 @@ use std::{
 use install_cni::{
     agent::{Agent, Config, Parts, Paths, Patience, proxies::Ztunnels},
     enrolment_file::EnrolmentFile,
-    kernel::{self, Kernel},
+    kernel::Kernel,
     metrics::Metrics,
     parts::PodUid,
     server::{self, LIMITS, Socket, plugin},
@@ -32,7 +32,7 @@ use mesh_cni::{
 use mesh_core::workload::PodInfo;
 use mesh_kube::events;
 use mesh_net::netns::{NetNs, NetNsId};
-use mesh_redirect::{Families, Options, options::ProbeAddresses};
+use mesh_redirect::Options;
 use mesh_runtime::life::{self, Life};
 use mesh_zds::proxy::{Client as Proxy, WorkloadManager};
 use prometheus_client::registry::Registry;
@@ -154,15 +154,7 @@ impl ChainNode {
 
     /// Starts an agent, and waits until it serves and the plugin would know what to do without it.
     pub(crate) async fn run_agent(&mut self) {
-        let config = kernel::Config {
-            host: self.host.handle().clone(),
-            native_nftables: None,
-            iptables: None,
-            families: Families::Dual,
-            probes: ProbeAddresses::default(),
-            branch_interfaces: true,
-            parallel: 4,
-        };
+        let config = crate::kernel::config(&self.host);
         let client = self.server.admin_client().await.unwrap();
         let reporter = events::Reporter {
             controller: "install-cni".to_owned(),
@@ -339,20 +331,12 @@ impl ChainNode {
 
     /// Waits until the API server shows this annotation.
     pub(crate) async fn shows(&self, namespace: &str, name: &str, value: &str) {
-        let waited = timeout(DEADLINE, async {
-            loop {
-                let pod = self.pods(namespace).get(name).await.unwrap();
-                if pod
-                    .annotations()
-                    .get(REDIRECTION)
-                    .is_some_and(|found| found == value)
-                {
-                    return;
-                }
-                tokio::task::yield_now().await;
-            }
-        });
-        waited.await.expect("the annotation");
+        let shown = |pod: Option<&Value>| {
+            pod.is_some_and(|pod| pod["metadata"]["annotations"][REDIRECTION] == value)
+        };
+        let store = self.server.store();
+        let waited = store.until::<Pod>(namespace, name, DEADLINE, shown).await;
+        waited.unwrap_or_else(|late| panic!("{late}"));
     }
 
     /// The node's probe set and its rules, as `nft` shows them.

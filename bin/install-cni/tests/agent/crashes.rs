@@ -14,7 +14,11 @@ use serde_json::json;
 use testkit_net::Namespace;
 use tokio::sync::watch;
 
-use crate::node::{DEADLINE, Net, Node, Ztunnel};
+use crate::{
+    fake_ztunnel::Ztunnel,
+    node::{DEADLINE, Node},
+    pod_net::Net,
+};
 
 /// Where an agent stops, and stays until it is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +156,7 @@ impl World {
         let mut node = Node::with(Stopping::new(kernel)).await;
         node.run().await;
         let ztunnel = node.ztunnel();
-        node.synced(&ztunnel).await;
+        ztunnel.synced().await;
         node.label("demo", Some("ambient")).await;
         let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
         node.status("web", "Running", "10.1.0.1").await;

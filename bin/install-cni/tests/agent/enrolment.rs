@@ -1,21 +1,26 @@
 //! Pods come into the mesh and leave it, by labels and annotations, while they run.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use install_cni::agent::{Patience, Phase, Reason};
+use k8s_openapi::api::core::v1::Event;
 use kube::{
     ResourceExt as _,
     api::{Patch, PatchParams},
 };
 use mesh_kube::watch::ObjectKey;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::node::{MODE, Net, Node, REDIRECTION, eventually};
+use crate::{
+    fake_kernel::Kernel,
+    node::{DEADLINE, MODE, Node, REDIRECTION, eventually},
+    pod_net::Net,
+};
 
 #[tokio::test]
 async fn a_label_on_a_namespace_brings_its_running_pods_in_and_its_removal_takes_them_out() {
     let (node, mut ztunnel) = Node::start().await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     let added = node.add("web", &uid, &net).await.unwrap();
     assert!(!added.enrolled, "nothing asks for it yet");
     node.status("web", "Running", "10.1.0.1").await;
@@ -36,9 +41,8 @@ async fn a_label_on_a_namespace_brings_its_running_pods_in_and_its_removal_takes
 
 #[tokio::test]
 async fn a_pod_starts_in_the_mesh_and_the_plugin_waits_for_it() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let (node, mut ztunnel) = Node::ambient().await;
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     let added = node.add("web", &uid, &net).await.unwrap();
     assert!(added.enrolled);
     assert!(node.kernel.holds_rules(&net));
@@ -78,9 +82,9 @@ async fn a_pod_that_runs_since_before_the_plugin_is_found_by_its_processes() {
 #[tokio::test]
 async fn a_container_cannot_pose_as_another_pod() {
     let (node, mut ztunnel) = Node::start().await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     // It has the other's address, names its control group after it, and is older than its processes.
-    let (thief, posing) = (node.pod("thief", json!({})).await, Net::new("10.1.0.1"));
+    let (thief, posing) = node.place("thief", "10.1.0.1").await;
     let within = format!("0::/kubepods/pod{thief}/c1/kubepods/pod{uid}/c2\n");
     node.process(66, &posing.namespace.path(), &within, 10);
     let of_pod = format!("0::/kubepods/pod{uid}/c3\n");
@@ -93,8 +97,7 @@ async fn a_container_cannot_pose_as_another_pod() {
 
 #[tokio::test]
 async fn who_must_not_be_in_the_mesh_is_not() {
-    let (node, _ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
+    let (node, _ztunnel) = Node::ambient().await;
     let container = json!([{"name": "app", "image": "app"}]);
     let cases = [
         (
@@ -133,12 +136,9 @@ async fn who_must_not_be_in_the_mesh_is_not() {
 
 #[tokio::test]
 async fn a_completed_job_gives_up_its_address_and_the_next_pod_has_it() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (job, net) = (node.pod("job", json!({})).await, Net::new("10.1.0.1"));
-    node.add("job", &job, &net).await.unwrap();
+    let (node, mut ztunnel) = Node::ambient().await;
+    let (job, net) = node.bring_in("job", "10.1.0.1", &mut ztunnel).await;
     node.status("job", "Running", "10.1.0.1").await;
-    node.is_in_mesh(&job, &net, &mut ztunnel).await;
     node.shows("job", Some("enabled")).await;
 
     let patch = json!({"status": {"phase": "Succeeded"}});
@@ -158,9 +158,7 @@ async fn a_completed_job_gives_up_its_address_and_the_next_pod_has_it() {
     .await;
 
     // The API server still shows the address at the job.
-    let (next, net) = (node.pod("next", json!({})).await, Net::new("10.1.0.1"));
-    node.add("next", &next, &net).await.unwrap();
-    node.is_in_mesh(&next, &net, &mut ztunnel).await;
+    let (next, net) = node.bring_in("next", "10.1.0.1", &mut ztunnel).await;
     node.delete("job").await;
     node.until(&next, "the next pod", |_| node.view(&job).is_none())
         .await;
@@ -169,18 +167,15 @@ async fn a_completed_job_gives_up_its_address_and_the_next_pod_has_it() {
 
 #[tokio::test]
 async fn an_address_is_the_last_ones_who_got_it() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (old, gone) = (node.pod("old", json!({})).await, Net::new("10.1.0.1"));
+    let (node, mut ztunnel) = Node::ambient().await;
+    let (old, gone) = node.place("old", "10.1.0.1").await;
     node.add("old", &old, &gone).await.unwrap();
     // Its sandbox is gone, and nobody said so.
     drop(gone);
-    let (new, net) = (node.pod("new", json!({})).await, Net::new("10.1.0.1"));
-    node.add("new", &new, &net).await.unwrap();
-    node.is_in_mesh(&new, &net, &mut ztunnel).await;
+    let (new, net) = node.bring_in("new", "10.1.0.1", &mut ztunnel).await;
     let looks = node.kernel.looks();
-    let later = || async { node.kernel.looks() };
-    eventually("more looks", later, |now| *now > looks + 4).await;
+    let later = |kernel: &Kernel| kernel.looks() > looks + 4;
+    node.kernel.until("more looks", later).await;
     assert_eq!(
         node.kernel.probes().get(&net.address),
         Some(&new),
@@ -190,42 +185,39 @@ async fn an_address_is_the_last_ones_who_got_it() {
 
 #[tokio::test]
 async fn annotations_change_the_rules_of_a_running_pod() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
-    node.add("web", &uid, &net).await.unwrap();
-    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
-    let rules = || async { node.kernel.rules(&net).unwrap() };
+    let (node, mut ztunnel) = Node::ambient().await;
+    let (_, net) = node.bring_in("web", "10.1.0.1", &mut ztunnel).await;
+    let rules = |kernel: &Kernel| kernel.rules(&net).unwrap();
+    let dns = |kernel: &Kernel| rules(kernel).dns_capture;
 
     node.annotate("web", "ambient.istio.io/dns-capture", Some("false"))
         .await;
-    eventually("no capture of DNS", rules, |rules| !rules.dns_capture).await;
+    let no_dns = |kernel: &Kernel| !dns(kernel);
+    node.kernel.until("no capture of DNS", no_dns).await;
     node.annotate(
         "web",
         "ambient.istio.io/bypass-inbound-capture",
         Some("true"),
     )
     .await;
-    eventually("ingress mode", rules, |rules| rules.ingress_mode).await;
+    let ingress = |kernel: &Kernel| rules(kernel).ingress_mode;
+    node.kernel.until("ingress mode", ingress).await;
     node.annotate(
         "web",
         "istio.io/reroute-virtual-interfaces",
         Some("tap0, tap1"),
     )
     .await;
-    eventually("interfaces", rules, |rules| {
-        rules.virtual_interfaces.len() == 2
-    })
-    .await;
+    let interfaces = |kernel: &Kernel| rules(kernel).virtual_interfaces.len() == 2;
+    node.kernel.until("interfaces", interfaces).await;
     node.annotate("web", "ambient.istio.io/dns-capture", None)
         .await;
-    eventually("capture of DNS", rules, |rules| rules.dns_capture).await;
+    node.kernel.until("capture of DNS", dns).await;
 }
 
 #[tokio::test]
 async fn an_annotation_that_cannot_be_read_is_an_event_and_otherwise_nothing() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
+    let (node, mut ztunnel) = Node::ambient().await;
     let annotations = json!({"metadata": {"annotations": {
         "ambient.istio.io/dns-capture": "perhaps", "istio.io/reroute-virtual-interfaces": "eth*,tap0",
     }}});
@@ -235,21 +227,16 @@ async fn an_annotation_that_cannot_be_read_is_an_event_and_otherwise_nothing() {
     let rules = node.kernel.rules(&net).unwrap();
     assert!(rules.dns_capture && rules.virtual_interfaces.len() == 1);
 
-    let events =
-        kube::Api::<k8s_openapi::api::core::v1::Event>::namespaced(node.client.clone(), "demo");
-    let noted = || async {
-        let listed = events
-            .list(&kube::api::ListParams::default())
-            .await
-            .unwrap()
-            .items;
-        let ours = listed
-            .into_iter()
-            .filter(|event| event.reason.as_deref() == Some("InvalidAnnotation"));
-        ours.filter_map(|event| event.message).collect::<Vec<_>>()
+    let noted = |events: &[Arc<Value>]| {
+        let ours = events.iter();
+        let ours = ours.filter(|event| event["reason"] == "InvalidAnnotation");
+        let messages = ours.filter_map(|event| event["message"].as_str());
+        messages.map(str::to_owned).collect::<Vec<_>>()
     };
-    let messages = eventually("two Events", noted, |messages| messages.len() == 2).await;
-    let text = messages.join("\n");
+    let store = node.server.store();
+    let two = |events: &[Arc<Value>]| noted(events).len() == 2;
+    let events = store.until_all::<Event>(DEADLINE, two).await.unwrap();
+    let text = noted(&events).join("\n");
     assert!(text.contains("\"perhaps\" is not true or false"), "{text}");
     assert!(
         text.contains("\"eth*\" is not the name of an interface"),
@@ -279,11 +266,8 @@ async fn the_annotation_is_a_report_and_not_believed() {
 
 #[tokio::test]
 async fn a_pod_that_is_deleted_leaves_nothing_behind() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
-    node.add("web", &uid, &net).await.unwrap();
-    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    let (node, mut ztunnel) = Node::ambient().await;
+    let (uid, net) = node.bring_in("web", "10.1.0.1", &mut ztunnel).await;
     node.delete("web").await;
     ztunnel.serves(&uid, None).await;
     let gone = || async { (node.view(&uid), node.kernel.probes().len()) };
@@ -295,9 +279,7 @@ async fn a_pod_that_is_deleted_leaves_nothing_behind() {
     .await;
 
     // Another of its name, as of a StatefulSet.
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.2"));
-    node.add("web", &uid, &net).await.unwrap();
-    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    let (_, _net) = node.bring_in("web", "10.1.0.2", &mut ztunnel).await;
     node.shows("web", Some("enabled")).await;
 }
 
@@ -309,15 +291,15 @@ async fn the_mesh_leaves_a_node_without_a_trace() {
         ..Patience::default()
     });
     node.run().await;
-    node.synced(&ztunnel).await;
+    ztunnel.synced().await;
     node.label("demo", Some("ambient")).await;
     let mut nets = Vec::new();
     for (name, address) in [("one", "10.1.0.1"), ("two", "10.1.0.2")] {
-        let (uid, net) = (node.pod(name, json!({})).await, Net::new(address));
+        let (uid, net) = node.place(name, address).await;
         node.add(name, &uid, &net).await.unwrap();
         nets.push((uid, net));
     }
-    let withdrawn = node.handle.withdraw(crate::node::DEADLINE).await;
+    let withdrawn = node.handle.withdraw(DEADLINE).await;
     assert_eq!(withdrawn, install_cni::agent::Withdrawn::default());
     for (uid, net) in &nets {
         node.is_outside(uid, net, &mut ztunnel).await;
@@ -333,7 +315,7 @@ async fn the_mesh_leaves_a_node_without_a_trace() {
     let ensured = node.kernel.ensured();
     node.label("demo", None).await;
     node.label("demo", Some("ambient")).await;
-    let (late, net) = (node.pod("late", json!({})).await, Net::new("10.1.0.3"));
+    let (late, net) = node.place("late", "10.1.0.3").await;
     assert!(!node.add("late", &late, &net).await.unwrap().enrolled);
     assert_eq!(
         (node.kernel.ensured(), node.kernel.probes().len()),
@@ -347,7 +329,7 @@ async fn what_the_agent_knows_is_seen_in_metrics_and_on_a_page() {
     let mut registry = prometheus_client::registry::Registry::default();
     node.handle.register(&mut registry);
     node.label("demo", Some("ambient")).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     let waits = node.pod("waits", json!({})).await;
     // One that is asked for before the watch shows it counts as changed by then.
     for uid in [&uid, &waits] {

@@ -18,7 +18,8 @@ const MECHANISMS: [Mechanism; 3] = [
     Mechanism::Iptables(Variant::Legacy),
 ];
 
-fn config(host: &Namespace) -> Config {
+/// A packet filter for this node, by what the node itself uses.
+pub(crate) fn config(host: &Namespace) -> Config {
     Config {
         host: host.handle().clone(),
         native_nftables: None,
@@ -31,7 +32,7 @@ fn config(host: &Namespace) -> Config {
 }
 
 /// The packet filter of a node that was told which mechanism to use.
-async fn kernel(host: &Namespace, mechanism: Mechanism) -> Kernel {
+pub(crate) async fn kernel(host: &Namespace, mechanism: Mechanism) -> Kernel {
     let config = match mechanism {
         Mechanism::Nftables => Config {
             native_nftables: Some(true),

@@ -6,10 +6,15 @@ use install_cni::{
     agent::{Patience, Phase, PodView},
     parts::PodUid,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use testkit_kube::store::GroupResource;
 
-use crate::node::{Net, Node, REDIRECTION, Ztunnel, eventually};
+use crate::{
+    fake_kernel::Kernel,
+    fake_ztunnel::Ztunnel,
+    node::{Node, REDIRECTION},
+    pod_net::Net,
+};
 
 /// Pods of the node.
 const PODS: usize = 40;
@@ -47,8 +52,8 @@ async fn while_nothing_changes_the_agent_looks_and_writes_nothing() {
     let (name, uid, net) = &full.pods[0];
     let dns = "ambient.istio.io/dns-capture";
     full.node.annotate(name, dns, Some("false")).await;
-    let rules = || async { full.node.kernel.rules(net).unwrap() };
-    eventually("no capture of DNS", rules, |rules| !rules.dns_capture).await;
+    let changed = |kernel: &Kernel| !kernel.rules(net).unwrap().dns_capture;
+    full.node.kernel.until("no capture of DNS", changed).await;
     full.node.reaches(uid, Phase::Enrolled).await;
     looks_again(&full.node).await;
     assert_eq!(full.node.requests(), before.0);
@@ -92,12 +97,12 @@ impl Full {
         });
         node.run().await;
         let mut ztunnel = node.ztunnel();
-        node.synced(&ztunnel).await;
+        ztunnel.synced().await;
         node.label("demo", Some("ambient")).await;
         let mut pods = Vec::new();
         for index in 1..=PODS {
             let (name, address) = (format!("web-{index}"), format!("10.1.0.{index}"));
-            let (uid, net) = (node.pod(&name, json!({})).await, Net::new(&address));
+            let (uid, net) = node.place(&name, &address).await;
             // A pod of which the watches do not tell yet that it is to be in the mesh is asked for.
             let told = |view: &PodView| view.outside.is_none();
             node.until(&uid, "the watches", told).await;
@@ -122,7 +127,7 @@ impl Full {
             let told = |view: &PodView| view.annotation == Some("enabled");
             self.node.until(uid, "its annotation", told).await;
         }
-        self.node.synced(&self.ztunnel).await;
+        self.ztunnel.synced().await;
     }
 
     /// How often the API server has seen another annotation at a pod than before.
@@ -157,6 +162,6 @@ fn only(agents: u64) -> BTreeMap<String, u64> {
 /// Waits until the agent has compared all pods with the kernel several times more.
 async fn looks_again(node: &Node) {
     let wanted = node.kernel.looks() + ROUNDS * PODS;
-    let looks = || async { node.kernel.looks() };
-    eventually("more looks", looks, |looks| *looks >= wanted).await;
+    let later = |kernel: &Kernel| kernel.looks() >= wanted;
+    node.kernel.until("more looks", later).await;
 }

@@ -1,20 +1,16 @@
-//! A node for the agent: an API server, a kernel that can be told to fail, network namespaces that are real,
-//! and ztunnels.
+//! A node for the agent: an API server, a kernel, processes and a folder for sockets.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    future::Future,
-    net::IpAddr,
-    os::unix::fs::{MetadataExt as _, symlink},
+    os::unix::fs::symlink,
     path::PathBuf,
-    sync::Arc,
     time::Duration,
 };
 
 use install_cni::{
     agent::{Agent, Config, Handle, Parts, Paths, Patience, Phase, PodView, proxies::Ztunnels},
-    parts::{Attach, PodUid, Probes, Rules},
+    parts::{Attach as _, PodUid, Probes, Rules},
 };
 use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Pod};
 use kube::{
@@ -26,20 +22,18 @@ use mesh_cni::{
     enrolment::{Policy, Selector},
     protocol::{Added, Attachment, Refusal},
 };
-use mesh_core::workload::PodInfo;
 use mesh_kube::events;
-use mesh_net::netns::{NetNs, NetNsId};
-use mesh_redirect::{Options, Verdict};
-use mesh_zds::proxy::{Client as Proxy, WorkloadManager};
-use parking_lot::Mutex;
+use mesh_redirect::Options;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit_kube::{
     auth::{User, group},
     server::ApiServer,
+    wait,
 };
-use testkit_net::{Namespace, wait};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
+
+use crate::{fake_kernel::Kernel, fake_ztunnel::Ztunnel, pod_net::Net};
 
 /// How long anything may take that takes no time.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -73,55 +67,6 @@ struct Watches {
     held: watch::Sender<usize>,
 }
 
-/// A kernel without rules in it.
-#[derive(Clone, Default)]
-pub(crate) struct Kernel(Arc<Mutex<State>>);
-
-#[derive(Default)]
-struct State {
-    rules: BTreeMap<NetNsId, Options>,
-    probes: BTreeMap<IpAddr, PodUid>,
-    /// Changes so far.
-    writes: usize,
-    /// From now on everything fails.
-    fails: bool,
-    /// The change after which nothing is answered any more.
-    freezes_after: Option<usize>,
-    /// Rules that were compared so far.
-    looks: usize,
-    /// How often the probe set was asked for.
-    ensured: usize,
-    /// The namespace in which everything takes for ever.
-    slow: Option<NetNsId>,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("the kernel is out of order")]
-pub(crate) struct OutOfOrder;
-
-/// A ztunnel that only takes notes.
-pub(crate) struct Ztunnel {
-    pub(crate) served: watch::Receiver<BTreeMap<PodUid, NetNsId>>,
-    synced: watch::Receiver<mesh_zds::proxy::Status>,
-    refuses: Arc<Mutex<bool>>,
-    /// Whether it answers.
-    answers: watch::Sender<bool>,
-    /// How often it was asked to serve a pod.
-    asked: watch::Receiver<usize>,
-    task: JoinHandle<()>,
-}
-
-struct Notes {
-    served: watch::Sender<BTreeMap<PodUid, NetNsId>>,
-    refuses: Arc<Mutex<bool>>,
-    answers: watch::Receiver<bool>,
-    asked: watch::Sender<usize>,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("no room")]
-pub(crate) struct NoRoom;
-
 // === impl Node ===
 
 impl Node {
@@ -130,13 +75,33 @@ impl Node {
         let mut node = Self::prepare().await;
         node.run().await;
         let ztunnel = node.ztunnel();
-        node.synced(&ztunnel).await;
+        ztunnel.synced().await;
         (node, ztunnel)
     }
 
-    /// The same without ztunnel, and with an agent that is not run yet.
+    /// The same, with all pods of the namespace in the mesh.
+    pub(crate) async fn ambient() -> (Self, Ztunnel) {
+        let (node, ztunnel) = Self::start().await;
+        node.label("demo", Some("ambient")).await;
+        (node, ztunnel)
+    }
+
+    /// The same as [`Node::start`] without ztunnel, and with an agent that is not run yet.
     pub(crate) async fn prepare() -> Self {
         Self::with(Kernel::default()).await
+    }
+
+    /// A pod that the plugin has added to the mesh, with this address.
+    pub(crate) async fn bring_in(
+        &self,
+        name: &str,
+        address: &str,
+        ztunnel: &mut Ztunnel,
+    ) -> (PodUid, Net) {
+        let (uid, net) = self.place(name, address).await;
+        self.add(name, &uid, &net).await.unwrap();
+        self.is_in_mesh(&uid, &net, ztunnel).await;
+        (uid, net)
     }
 
     /// Everything of the mesh is in this pod, and the ztunnel serves it.
@@ -251,13 +216,6 @@ impl<K: Rules + Probes + Clone> Node<K> {
         self.run_dir.path().join("ztunnel.sock")
     }
 
-    /// Waits until the ztunnel knows all pods.
-    pub(crate) async fn synced(&self, ztunnel: &Ztunnel) {
-        let mut synced = ztunnel.synced.clone();
-        let waited = timeout(DEADLINE, synced.wait_for(|status| status.synced)).await;
-        drop(waited.expect("ztunnel is told of all pods").unwrap());
-    }
-
     /// Makes a Kubernetes namespace.
     pub(crate) async fn namespace(&self, name: &str, labels: Value) {
         let object = json!({"metadata": {"name": name, "labels": labels}});
@@ -293,6 +251,11 @@ impl<K: Rules + Probes + Clone> Node<K> {
         let object = serde_json::from_value(object).unwrap();
         let created = self.pods().create(&PostParams::default(), &object).await;
         created.unwrap().uid().unwrap().into()
+    }
+
+    /// Makes a pod as [`Node::pod`] does, and a network with this address for it.
+    pub(crate) async fn place(&self, name: &str, address: &str) -> (PodUid, Net) {
+        (self.pod(name, json!({})).await, Net::new(address))
     }
 
     /// Writes a pod's status, as the kubelet does.
@@ -351,7 +314,7 @@ impl<K: Rules + Probes + Clone> Node<K> {
     /// Waits until something holds of what the agent knows of a pod.
     pub(crate) async fn until(&self, uid: &str, what: &str, holds: impl Fn(&PodView) -> bool) {
         let seen = || self.view(uid).is_some_and(|view| holds(&view));
-        let waited = wait::eventually(what, DEADLINE, seen).await;
+        let waited = testkit_net::eventually(what, DEADLINE, seen).await;
         waited.unwrap_or_else(|late| panic!("{late}: {:#?}", self.handle.view()));
     }
 
@@ -362,11 +325,13 @@ impl<K: Rules + Probes + Clone> Node<K> {
 
     /// Waits until the API server shows this annotation.
     pub(crate) async fn shows(&self, name: &str, value: Option<&str>) {
-        let shown = || async {
-            let pod = self.pods().get(name).await.unwrap();
-            pod.annotations().get(REDIRECTION).cloned()
+        let shown = |pod: Option<&Value>| {
+            let annotations = &pod.expect("there is the pod")["metadata"]["annotations"];
+            annotations[REDIRECTION].as_str() == value
         };
-        eventually("the annotation", shown, |shown| shown.as_deref() == value).await;
+        let store = self.server.store();
+        let waited = store.until::<Pod>("demo", name, DEADLINE, shown).await;
+        drop(waited.unwrap_or_else(|late| panic!("{late}")));
     }
 
     /// Waits until the agent says that the pod is in the mesh with this network.
@@ -450,329 +415,12 @@ async fn agent<K: Rules + Probes + Clone>(
     Agent::new(config, parts).unwrap()
 }
 
-/// Waits until asking gives what is wanted. Asks again as soon as it has been answered.
-pub(crate) async fn eventually<T, F>(
+/// Waits until asking gives what is wanted.
+pub(crate) async fn eventually<T>(
     what: &str,
-    ask: impl Fn() -> F,
+    ask: impl AsyncFn() -> T,
     wanted: impl Fn(&T) -> bool,
-) -> T
-where
-    F: Future<Output = T>,
-{
-    let waiting = async {
-        loop {
-            let answer = ask().await;
-            if wanted(&answer) {
-                return answer;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    let waited = timeout(DEADLINE, waiting).await;
-    waited.unwrap_or_else(|_| panic!("it does not come to this: {what}"))
-}
-
-/// A pod's network.
-pub(crate) struct Net {
-    pub(crate) namespace: Namespace,
-    pub(crate) address: IpAddr,
-}
-
-// === impl Net ===
-
-impl Net {
-    /// A network namespace with this address.
-    pub(crate) fn new(address: &str) -> Self {
-        let namespace = Namespace::new("pod").unwrap();
-        namespace
-            .ip(&format!("addr add {address}/32 dev lo"))
-            .unwrap();
-        Self {
-            namespace,
-            address: address.parse().unwrap(),
-        }
-    }
-
-    pub(crate) fn id(&self) -> NetNsId {
-        self.namespace.handle().id()
-    }
-
-    /// How many descriptors of this process hold it open. One of them is this value's.
-    pub(crate) fn descriptors(&self) -> usize {
-        let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
-        // Others come and go meanwhile.
-        let files = open.filter_map(|entry| fs::metadata(entry.path()).ok());
-        let ids = files.map(|file| NetNsId {
-            dev: file.dev(),
-            ino: file.ino(),
-        });
-        ids.filter(|id| *id == self.id()).count()
-    }
-
-    /// What the plugin says of it.
-    pub(crate) fn attachment(&self, name: &str, uid: &str) -> Attachment {
-        Attachment {
-            network: "cluster".to_owned(),
-            container_id: format!("c{}", self.id().ino),
-            interface: "eth0".to_owned(),
-            netns: self.namespace.path().to_str().unwrap().to_owned(),
-            pod_name: name.to_owned(),
-            pod_namespace: "demo".to_owned(),
-            pod_uid: uid.to_owned(),
-            addresses: vec![self.address],
-        }
-    }
-}
-
-// === impl Kernel ===
-
-impl Kernel {
-    pub(crate) fn holds_rules(&self, net: &Net) -> bool {
-        self.0.lock().rules.contains_key(&net.id())
-    }
-
-    pub(crate) fn rules(&self, net: &Net) -> Option<Options> {
-        self.0.lock().rules.get(&net.id()).cloned()
-    }
-
-    pub(crate) fn damage(&self, net: &Net) {
-        let mut state = self.0.lock();
-        let rules = state.rules.get_mut(&net.id()).expect("there are rules");
-        rules.dns_capture = !rules.dns_capture;
-    }
-
-    pub(crate) fn probes(&self) -> BTreeMap<IpAddr, PodUid> {
-        self.0.lock().probes.clone()
-    }
-
-    /// Holds nothing, as after the node's start.
-    pub(crate) fn reset(&self) {
-        let mut state = self.0.lock();
-        state.rules.clear();
-        state.probes.clear();
-    }
-
-    pub(crate) fn set_probe(&self, address: &str, uid: Option<&str>) {
-        let (mut state, address) = (self.0.lock(), address.parse().unwrap());
-        match uid {
-            Some(uid) => drop(state.probes.insert(address, uid.into())),
-            None => drop(state.probes.remove(&address)),
-        }
-    }
-
-    pub(crate) fn writes(&self) -> usize {
-        self.0.lock().writes
-    }
-
-    pub(crate) fn ensured(&self) -> usize {
-        self.0.lock().ensured
-    }
-
-    pub(crate) fn looks(&self) -> usize {
-        self.0.lock().looks
-    }
-
-    pub(crate) fn fail(&self, fails: bool) {
-        self.0.lock().fails = fails;
-    }
-
-    /// Nothing is answered any more after so many changes; or all is again.
-    pub(crate) fn freeze_after(&self, writes: Option<usize>) {
-        let mut state = self.0.lock();
-        state.freezes_after = writes.map(|writes| state.writes + writes);
-    }
-
-    pub(crate) fn slow(&self, net: Option<&Net>) {
-        self.0.lock().slow = net.map(Net::id);
-    }
-
-    pub(crate) fn is_frozen(&self) -> bool {
-        let state = self.0.lock();
-        state
-            .freezes_after
-            .is_some_and(|after| state.writes >= after)
-    }
-
-    async fn look<T>(&self, look: impl FnOnce(&mut State) -> T) -> Result<T, OutOfOrder> {
-        tokio::task::yield_now().await;
-        let mut state = self.0.lock();
-        if state.fails {
-            Err(OutOfOrder)
-        } else {
-            Ok(look(&mut state))
-        }
-    }
-
-    async fn write(&self, change: impl FnOnce(&mut State)) -> Result<(), OutOfOrder> {
-        let freezes = {
-            let mut state = self.0.lock();
-            if state.fails {
-                return Err(OutOfOrder);
-            }
-            if state.freezes_after.is_none_or(|after| state.writes < after) {
-                change(&mut state);
-                state.writes += 1;
-            }
-            state
-                .freezes_after
-                .is_some_and(|after| state.writes >= after)
-        };
-        if freezes {
-            std::future::pending::<()>().await;
-        }
-        Ok(())
-    }
-}
-
-impl Rules for Kernel {
-    type Error = OutOfOrder;
-
-    async fn verify(&self, netns: &Arc<NetNs>, wanted: &Options) -> Result<Verdict, OutOfOrder> {
-        self.look(|state| {
-            state.looks += 1;
-            match state.rules.get(&netns.id()) {
-                None => Verdict::Absent,
-                Some(held) if held == wanted => Verdict::Same,
-                Some(_) => Verdict::Differs(Vec::new()),
-            }
-        })
-        .await
-    }
-
-    async fn apply(&self, netns: &Arc<NetNs>, wanted: &Options) -> Result<(), OutOfOrder> {
-        let slow = || self.0.lock().slow == Some(netns.id());
-        while slow() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        self.write(|state| drop(state.rules.insert(netns.id(), wanted.clone())))
-            .await
-    }
-
-    async fn remove(&self, netns: &Arc<NetNs>) -> Result<(), OutOfOrder> {
-        self.write(|state| drop(state.rules.remove(&netns.id())))
-            .await
-    }
-}
-
-impl Probes for Kernel {
-    type Error = OutOfOrder;
-
-    async fn ensure(&self) -> Result<(), OutOfOrder> {
-        self.look(|state| state.ensured += 1).await
-    }
-
-    async fn list(&self) -> Result<BTreeMap<IpAddr, PodUid>, OutOfOrder> {
-        self.look(|state| state.probes.clone()).await
-    }
-
-    async fn insert(&self, address: IpAddr, pod: &PodUid) -> Result<(), OutOfOrder> {
-        self.write(|state| drop(state.probes.insert(address, pod.clone())))
-            .await
-    }
-
-    async fn remove(&self, address: IpAddr, pod: &PodUid) -> Result<(), OutOfOrder> {
-        self.write(|state| {
-            if state.probes.get(&address) == Some(pod) {
-                state.probes.remove(&address);
-            }
-        })
-        .await
-    }
-
-    async fn clear(&self) -> Result<(), OutOfOrder> {
-        self.write(|state| state.probes.clear()).await
-    }
-}
-
-// === impl Ztunnel ===
-
-impl Ztunnel {
-    fn start(socket: PathBuf, refuses: bool) -> Self {
-        let (sender, served) = watch::channel(BTreeMap::new());
-        let refuses = Arc::new(Mutex::new(refuses));
-        let answers = watch::Sender::new(true);
-        let (asking, asked) = watch::channel(0);
-        let notes = Notes {
-            served: sender,
-            refuses: refuses.clone(),
-            answers: answers.subscribe(),
-            asked: asking,
-        };
-        let mut proxy = Proxy::new(socket, notes);
-        let synced = proxy.status();
-        let task = tokio::spawn(async move { match proxy.run().await {} });
-        Self {
-            served,
-            synced,
-            refuses,
-            answers,
-            asked,
-            task,
-        }
-    }
-
-    /// From now on it serves no pod that is new, or does again.
-    pub(crate) fn refuse(&self, refuses: bool) {
-        *self.refuses.lock() = refuses;
-    }
-
-    /// From now on it takes its time, or answers again.
-    pub(crate) fn answer(&self, answers: bool) {
-        self.answers.send_replace(answers);
-    }
-
-    /// Waits until it has been asked to serve a pod.
-    pub(crate) async fn is_asked(&mut self) {
-        let waited = timeout(DEADLINE, self.asked.wait_for(|asked| *asked > 0)).await;
-        drop(waited.expect("ztunnel is asked").unwrap());
-    }
-
-    pub(crate) async fn serves(&mut self, uid: &PodUid, net: Option<&Net>) {
-        let wanted = net.map(Net::id);
-        let waited = self
-            .served
-            .wait_for(|served| served.get(uid).copied() == wanted);
-        let waited = timeout(DEADLINE, waited).await.map(|found| found.is_ok());
-        assert_eq!(waited, Ok(true), "it serves {:?}", *self.served.borrow());
-    }
-
-    /// Ends it, as a signal would.
-    pub(crate) async fn kill(mut self) {
-        self.task.abort();
-        drop((&mut self.task).await);
-    }
-}
-
-impl Drop for Ztunnel {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl WorkloadManager for Notes {
-    type Error = NoRoom;
-
-    async fn add(
-        &mut self,
-        uid: &Arc<str>,
-        _pod: &PodInfo,
-        netns: Arc<NetNs>,
-    ) -> Result<(), NoRoom> {
-        self.asked.send_modify(|asked| *asked += 1);
-        drop(self.answers.wait_for(|answers| *answers).await);
-        if *self.refuses.lock() {
-            return Err(NoRoom);
-        }
-        let id = netns.id();
-        self.served.send_modify(|served| {
-            served.insert(uid.clone(), id);
-        });
-        Ok(())
-    }
-
-    async fn delete(&mut self, uid: &Arc<str>) {
-        self.served.send_modify(|served| {
-            served.remove(uid);
-        });
-    }
+) -> T {
+    let waited = wait::eventually(what, DEADLINE, ask, wanted).await;
+    waited.unwrap_or_else(|late| panic!("{late}"))
 }

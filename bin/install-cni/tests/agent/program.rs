@@ -17,8 +17,8 @@ use k8s_openapi::api::{
     core::v1::{Event, Pod},
 };
 use kube::{
-    Api, Client, Resource,
-    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
+    Api, Client,
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams},
     core::GroupVersionKind,
 };
 use mesh_core::workload::PodInfo;
@@ -26,12 +26,13 @@ use mesh_net::netns::NetNs;
 use mesh_runtime::{environment::Environment, log, shutdown};
 use mesh_zds::proxy::{self, WorkloadManager};
 use prometheus_client::registry::Registry;
-use serde::{Deserialize as _, de::DeserializeOwned};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit_kube::{
     auth::token::Wanted,
     server::{ApiServer, Options},
+    wait,
 };
 use testkit_net::{Namespace, filters};
 use tokio::task::JoinHandle;
@@ -259,29 +260,14 @@ impl World {
         tokio::spawn(async move { match client.run().await {} })
     }
 
-    async fn get<K>(&self, namespace: &str, name: &str) -> K
-    where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + std::fmt::Debug
-            + DeserializeOwned,
-    {
-        Api::namespaced(self.admin.clone(), namespace)
-            .get(name)
-            .await
-            .unwrap()
-    }
-
     async fn annotated(&self, value: Option<&str>) {
-        eventually(&format!("the pod is annotated {value:?}"), async || {
-            let pod: Pod = self.get("shop", "web").await;
-            let annotations = pod.metadata.annotations.unwrap_or_default();
-            annotations
-                .get("ambient.istio.io/redirection")
-                .map(String::as_str)
-                == value
-        })
-        .await;
+        let annotated = |pod: Option<&Value>| {
+            let annotations = &pod.expect("there is the pod")["metadata"]["annotations"];
+            annotations["ambient.istio.io/redirection"].as_str() == value
+        };
+        let store = self.server.store();
+        let waited = store.until::<Pod>("shop", "web", DEADLINE, annotated).await;
+        waited.unwrap();
     }
 
     fn chain(&self) -> String {
@@ -291,21 +277,10 @@ impl World {
 
 async fn ready(agent: &Running) {
     let probes = agent.probes;
-    eventually("it is ready", async || {
-        ask(probes, "/readyz").await.0 == "200"
-    })
-    .await;
-}
-
-async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
-    let waiting = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, waiting)
-        .await
-        .unwrap_or_else(|_| panic!("in time: {what}"));
+    let ready = || ask(probes, "/readyz");
+    let told = |answer: &(String, String)| answer.0 == "200";
+    let waited = wait::eventually("readiness", DEADLINE, ready, told).await;
+    waited.unwrap();
 }
 
 /// Status and body.
@@ -411,14 +386,12 @@ async fn the_agent_does_its_work_with_the_rights_that_it_is_given() {
 /// A pod whose network namespace nobody knows.
 async fn tells_of_a_lost_pod(world: &World) {
     world.place("lost", "10.9.0.8").await;
-    let events: Api<Event> = Api::namespaced(world.admin.clone(), "shop");
-    eventually("an event of the pod", async || {
-        let params = ListParams::default();
-        let events = events.list(&params).await.unwrap();
-        let mut events = events.items.into_iter();
-        events.any(|event| event.involved_object.name.as_deref() == Some("lost"))
-    })
-    .await;
+    let told = |events: &[Arc<Value>]| {
+        let mut objects = events.iter().map(|event| &event["involvedObject"]);
+        objects.any(|object| object["name"] == "lost")
+    };
+    let store = world.server.store();
+    store.until_all::<Event>(DEADLINE, told).await.unwrap();
     let pods: Api<Pod> = Api::namespaced(world.admin.clone(), "shop");
     pods.delete("lost", &DeleteParams::default()).await.unwrap();
 }

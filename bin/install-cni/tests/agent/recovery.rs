@@ -8,24 +8,24 @@ use install_cni::{
 };
 use mesh_cni::protocol::{Attachment, Refusal};
 use serde_json::json;
-use testkit_net::wait;
 
-use crate::node::{DEADLINE, MODE, Net, Node, eventually};
+use crate::{
+    fake_kernel::Kernel,
+    node::{DEADLINE, MODE, Node, eventually},
+    pod_net::Net,
+};
 
 #[tokio::test]
 async fn an_agent_that_restarts_tells_ztunnel_everything_and_touches_nothing() {
-    let (mut node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
+    let (mut node, mut ztunnel) = Node::ambient().await;
     let mut pods = Vec::new();
     for (name, address) in [
         ("one", "10.1.0.1"),
         ("two", "10.1.0.2"),
         ("three", "10.1.0.3"),
     ] {
-        let (uid, net) = (node.pod(name, json!({})).await, Net::new(address));
-        node.add(name, &uid, &net).await.unwrap();
+        let (uid, net) = node.bring_in(name, address, &mut ztunnel).await;
         node.status(name, "Running", address).await;
-        node.is_in_mesh(&uid, &net, &mut ztunnel).await;
         node.shows(name, Some("enabled")).await;
         pods.push((uid, net));
     }
@@ -35,12 +35,12 @@ async fn an_agent_that_restarts_tells_ztunnel_everything_and_touches_nothing() {
     for (uid, net) in &pods {
         node.is_in_mesh(uid, net, &mut ztunnel).await;
     }
-    node.synced(&ztunnel).await;
+    ztunnel.synced().await;
     assert_eq!(node.kernel.writes(), writes, "the kernel is as it was");
     assert_eq!(ztunnel.served.borrow().len(), 3);
     // Another ztunnel knows all of them, too.
     let mut other = node.ztunnel();
-    node.synced(&other).await;
+    other.synced().await;
     for (uid, net) in &pods {
         other.serves(uid, Some(net)).await;
     }
@@ -49,15 +49,12 @@ async fn an_agent_that_restarts_tells_ztunnel_everything_and_touches_nothing() {
 
 #[tokio::test]
 async fn what_changed_while_no_agent_ran_is_made_good() {
-    let (mut node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (leaves, old) = (node.pod("leaves", json!({})).await, Net::new("10.1.0.1"));
+    let (mut node, mut ztunnel) = Node::ambient().await;
+    let (leaves, old) = node.place("leaves", "10.1.0.1").await;
     node.add("leaves", &leaves, &old).await.unwrap();
     node.status("leaves", "Running", "10.1.0.1").await;
-    let (stays, net) = (node.pod("stays", json!({})).await, Net::new("10.1.0.2"));
-    node.add("stays", &stays, &net).await.unwrap();
+    let (stays, net) = node.bring_in("stays", "10.1.0.2", &mut ztunnel).await;
     node.status("stays", "Running", "10.1.0.2").await;
-    node.is_in_mesh(&stays, &net, &mut ztunnel).await;
     node.kill().await;
     let none = json!({"metadata": {"labels": {MODE: "none"}}});
     let params = kube::api::PatchParams::default();
@@ -76,38 +73,26 @@ async fn what_changed_while_no_agent_ran_is_made_good() {
 
 #[tokio::test]
 async fn rules_that_somebody_changed_are_put_back_and_counted() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
-    node.add("web", &uid, &net).await.unwrap();
-    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    let (node, mut ztunnel) = Node::ambient().await;
+    let (uid, net) = node.bring_in("web", "10.1.0.1", &mut ztunnel).await;
     let right = node.kernel.rules(&net).unwrap();
     let before = node.handle.view().repairs;
     node.kernel.damage(&net);
-    let rules = || async { node.kernel.rules(&net) };
-    eventually("the rules are back", rules, |rules| {
-        rules.as_ref() == Some(&right)
-    })
-    .await;
+    let back = |kernel: &Kernel| kernel.rules(&net).as_ref() == Some(&right);
+    node.kernel.until("the rules are back", back).await;
     assert_eq!(node.handle.view().repairs, before + 1);
 
     node.kernel.set_probe("10.1.0.1", None);
-    let probes = || async { node.kernel.probes() };
-    eventually("the address is back", probes, |probes| {
-        probes.get(&net.address) == Some(&uid)
-    })
-    .await;
+    let back = |kernel: &Kernel| kernel.probes().get(&net.address) == Some(&uid);
+    node.kernel.until("the address is back", back).await;
     assert_eq!(node.handle.view().repairs, before + 2);
 }
 
 #[tokio::test]
 async fn a_pod_with_a_new_sandbox_is_enrolled_anew() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (uid, old) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
-    node.add("web", &uid, &old).await.unwrap();
+    let (node, mut ztunnel) = Node::ambient().await;
+    let (uid, old) = node.bring_in("web", "10.1.0.1", &mut ztunnel).await;
     node.status("web", "Running", "10.1.0.1").await;
-    node.is_in_mesh(&uid, &old, &mut ztunnel).await;
 
     // The runtime says so, and the API server shows the old address.
     let new = Net::new("10.1.0.2");
@@ -130,12 +115,9 @@ async fn a_pod_with_a_new_sandbox_is_enrolled_anew() {
 
 #[tokio::test]
 async fn after_a_reboot_pods_are_enrolled_in_their_new_networks_only() {
-    let (mut node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (uid, old) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
-    node.add("web", &uid, &old).await.unwrap();
+    let (mut node, mut ztunnel) = Node::ambient().await;
+    let (uid, old) = node.bring_in("web", "10.1.0.1", &mut ztunnel).await;
     node.status("web", "Running", "10.1.0.1").await;
-    node.is_in_mesh(&uid, &old, &mut ztunnel).await;
     node.shows("web", Some("enabled")).await;
 
     node.reboot().await;
@@ -143,7 +125,7 @@ async fn after_a_reboot_pods_are_enrolled_in_their_new_networks_only() {
     ztunnel.kill().await;
     node.run().await;
     let mut ztunnel = node.ztunnel();
-    node.synced(&ztunnel).await;
+    ztunnel.synced().await;
     // The path and the number of its old network may be anybody's by now.
     let looked = |view: &PodView| view.failure.is_some() && view.netns.is_none();
     node.until(&uid, "a look for its network", looked).await;
@@ -167,7 +149,7 @@ async fn without_ztunnel_a_pod_does_not_start_and_comes_in_when_there_is_one() {
     });
     node.run().await;
     node.label("demo", Some("ambient")).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     let refusal = refused_for(&node, (&uid, &net), "no ztunnel is connected").await;
     assert!(refusal.again, "{refusal:?}");
     assert!(refusal.message.contains("demo/web"), "{refusal:?}");
@@ -188,10 +170,10 @@ async fn a_ztunnel_that_refuses_a_pod_keeps_it_from_starting() {
         ..Patience::default()
     });
     node.run().await;
-    node.synced(&ztunnel).await;
+    ztunnel.synced().await;
     node.label("demo", Some("ambient")).await;
     ztunnel.refuse(true);
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     refused_for(&node, (&uid, &net), "ztunnel refused: no room").await;
     ztunnel.refuse(false);
     node.is_in_mesh(&uid, &net, &mut ztunnel).await;
@@ -207,14 +189,13 @@ async fn refused_for(node: &Node, (uid, net): (&PodUid, &Net), reason: &str) -> 
 
 #[tokio::test]
 async fn during_an_upgrade_pods_go_to_the_new_ztunnel_and_are_taken_from_both() {
-    let (node, mut old) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (one, net) = (node.pod("one", json!({})).await, Net::new("10.1.0.1"));
+    let (node, mut old) = Node::ambient().await;
+    let (one, net) = node.place("one", "10.1.0.1").await;
     node.add("one", &one, &net).await.unwrap();
     let mut new = node.ztunnel();
-    node.synced(&new).await;
+    new.synced().await;
     new.serves(&one, Some(&net)).await;
-    let (two, second) = (node.pod("two", json!({})).await, Net::new("10.1.0.2"));
+    let (two, second) = node.place("two", "10.1.0.2").await;
     node.add("two", &two, &second).await.unwrap();
     new.serves(&two, Some(&second)).await;
     assert!(!old.served.borrow().contains_key(&two));
@@ -227,11 +208,8 @@ async fn during_an_upgrade_pods_go_to_the_new_ztunnel_and_are_taken_from_both() 
 
 #[tokio::test]
 async fn while_the_kernel_fails_pods_wait_and_the_annotation_does_not_lie() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
-    node.add("web", &uid, &net).await.unwrap();
-    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
+    let (node, mut ztunnel) = Node::ambient().await;
+    let (uid, _net) = node.bring_in("web", "10.1.0.1", &mut ztunnel).await;
     node.shows("web", Some("enabled")).await;
     node.kernel.fail(true);
     node.shows("web", None).await;
@@ -247,16 +225,14 @@ async fn while_the_kernel_fails_pods_wait_and_the_annotation_does_not_lie() {
 #[tokio::test]
 async fn an_agent_that_is_killed_after_any_change_leaves_a_pod_that_the_next_one_brings_in() {
     for writes in 1..=2 {
-        let (mut node, mut ztunnel) = Node::start().await;
-        node.label("demo", Some("ambient")).await;
-        let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+        let (mut node, mut ztunnel) = Node::ambient().await;
+        let (uid, net) = node.place("web", "10.1.0.1").await;
         node.status("web", "Running", "10.1.0.1").await;
         node.kernel.freeze_after(Some(writes));
         let handle = node.handle.clone();
         let attachment = net.attachment("web", &uid);
         let adding = tokio::spawn(async move { handle.add(attachment).await });
-        let frozen = wait::eventually("the change", DEADLINE, || node.kernel.is_frozen()).await;
-        frozen.unwrap();
+        node.kernel.until("the change", Kernel::is_frozen).await;
         node.kill().await;
         adding.abort();
         node.kernel.freeze_after(None);
@@ -266,8 +242,7 @@ async fn an_agent_that_is_killed_after_any_change_leaves_a_pod_that_the_next_one
         // And on the way out.
         node.kernel.freeze_after(Some(writes));
         node.label("demo", None).await;
-        let frozen = wait::eventually("the change", DEADLINE, || node.kernel.is_frozen()).await;
-        frozen.unwrap();
+        node.kernel.until("the change", Kernel::is_frozen).await;
         node.kill().await;
         node.kernel.freeze_after(None);
         node.run().await;
@@ -277,12 +252,9 @@ async fn an_agent_that_is_killed_after_any_change_leaves_a_pod_that_the_next_one
 
 #[tokio::test]
 async fn an_agent_without_an_api_server_keeps_ztunnel_waiting() {
-    let (mut node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
-    node.add("web", &uid, &net).await.unwrap();
+    let (mut node, mut ztunnel) = Node::ambient().await;
+    let (uid, net) = node.bring_in("web", "10.1.0.1", &mut ztunnel).await;
     node.status("web", "Running", "10.1.0.1").await;
-    node.is_in_mesh(&uid, &net, &mut ztunnel).await;
     node.kill().await;
     node.server.refuse_requests(true);
     node.server.disconnect_watches();
@@ -301,7 +273,7 @@ async fn an_agent_without_an_api_server_keeps_ztunnel_waiting() {
     let writes = node.kernel.writes();
     node.server.refuse_requests(false);
     node.is_in_mesh(&uid, &net, &mut ztunnel).await;
-    node.synced(&ztunnel).await;
+    ztunnel.synced().await;
     assert_eq!(node.kernel.writes(), writes);
 }
 
@@ -314,7 +286,7 @@ async fn a_pod_that_no_watch_shows_is_asked_for_again_and_leaves_when_it_is_gone
         ..Patience::default()
     });
     node.run().await;
-    node.synced(&ztunnel).await;
+    ztunnel.synced().await;
     node.label("demo", Some("ambient")).await;
     // The watch is about the pods of this node.
     let elsewhere = json!({"spec": {"nodeName": "node-2"}});
@@ -341,15 +313,14 @@ async fn a_pod_that_no_watch_shows_is_asked_for_again_and_leaves_when_it_is_gone
 
 #[tokio::test]
 async fn a_pod_that_takes_long_holds_no_other_up() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (slow, stuck) = (node.pod("slow", json!({})).await, Net::new("10.1.0.1"));
+    let (node, mut ztunnel) = Node::ambient().await;
+    let (slow, stuck) = node.place("slow", "10.1.0.1").await;
     node.kernel.slow(Some(&stuck));
     let (handle, attachment) = (node.handle.clone(), stuck.attachment("slow", &slow));
     let adding = tokio::spawn(async move { handle.add(attachment).await });
     node.reaches(&slow, Phase::Entering(Step::Rules)).await;
     for (name, address) in [("one", "10.1.0.2"), ("two", "10.1.0.3")] {
-        let (uid, net) = (node.pod(name, json!({})).await, Net::new(address));
+        let (uid, net) = node.place(name, address).await;
         assert!(node.add(name, &uid, &net).await.unwrap().enrolled);
         node.is_in_mesh(&uid, &net, &mut ztunnel).await;
     }
@@ -360,11 +331,8 @@ async fn a_pod_that_takes_long_holds_no_other_up() {
 
 #[tokio::test]
 async fn a_new_ztunnel_that_refuses_a_pod_in_the_mesh_is_noticed() {
-    let (node, mut old) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
-    node.add("web", &uid, &net).await.unwrap();
-    node.is_in_mesh(&uid, &net, &mut old).await;
+    let (node, mut old) = Node::ambient().await;
+    let (uid, net) = node.bring_in("web", "10.1.0.1", &mut old).await;
     node.shows("web", Some("enabled")).await;
     let mut new = node.refusing_ztunnel();
     node.reaches(&uid, Phase::Entering(Step::Ztunnel)).await;
@@ -376,9 +344,8 @@ async fn a_new_ztunnel_that_refuses_a_pod_in_the_mesh_is_noticed() {
 
 #[tokio::test]
 async fn a_pod_whose_namespace_is_there_without_its_file_is_not_cut_off() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let (node, mut ztunnel) = Node::ambient().await;
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     let link = node.proc.path().join("link");
     std::os::unix::fs::symlink(net.namespace.path(), &link).unwrap();
     let attachment = Attachment {
@@ -391,11 +358,11 @@ async fn a_pod_whose_namespace_is_there_without_its_file_is_not_cut_off() {
     node.is_in_mesh(&uid, &net, &mut ztunnel).await;
     ztunnel.served.mark_unchanged();
     std::fs::remove_file(link).unwrap();
-    let forgotten = wait::eventually("the note's end", DEADLINE, || !note.exists()).await;
+    let forgotten = testkit_net::eventually("the note's end", DEADLINE, || !note.exists()).await;
     forgotten.unwrap();
     let looks = node.kernel.looks();
-    let later = || async { node.kernel.looks() };
-    eventually("more looks", later, |now| *now > looks + 2).await;
+    let later = |kernel: &Kernel| kernel.looks() > looks + 2;
+    node.kernel.until("more looks", later).await;
     assert!(
         !ztunnel.served.has_changed().unwrap(),
         "ztunnel was told otherwise"
@@ -405,10 +372,9 @@ async fn a_pod_whose_namespace_is_there_without_its_file_is_not_cut_off() {
 
 #[tokio::test]
 async fn the_plugin_waits_for_a_ztunnel_that_takes_its_time() {
-    let (node, mut ztunnel) = Node::start().await;
-    node.label("demo", Some("ambient")).await;
+    let (node, mut ztunnel) = Node::ambient().await;
     ztunnel.answer(false);
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     let (handle, attachment) = (node.handle.clone(), net.attachment("web", &uid));
     let adding = tokio::spawn(async move { handle.add(attachment).await });
     node.reaches(&uid, Phase::Entering(Step::Ztunnel)).await;

@@ -2,26 +2,18 @@
 
 use install_cni::{
     agent::{Phase, Withdrawn},
-    kernel::{Config, Kernel},
+    kernel::{Kernel, Mechanism},
 };
-use mesh_redirect::{Families, options::ProbeAddresses};
-use serde_json::json;
 use testkit_net::{Namespace, filters};
 
-use crate::node::{DEADLINE, Net, Node, eventually};
+use crate::{
+    kernel::kernel,
+    node::{DEADLINE, Node, eventually},
+};
 
 async fn mk_node() -> (Node<Kernel>, Namespace) {
     let host = Namespace::new("host").unwrap();
-    let config = Config {
-        host: host.handle().clone(),
-        native_nftables: Some(true),
-        iptables: None,
-        families: Families::Dual,
-        probes: ProbeAddresses::default(),
-        branch_interfaces: true,
-        parallel: 4,
-    };
-    let kernel = Kernel::detect(&config).await.unwrap();
+    let kernel = kernel(&host, Mechanism::Nftables).await;
     let mut node = Node::with(kernel).await;
     node.run().await;
     (node, host)
@@ -37,8 +29,8 @@ fn ruleset(namespace: &Namespace) -> String {
 async fn what_the_agent_says_is_what_the_kernel_holds() {
     let (mut node, host) = mk_node().await;
     let mut ztunnel = node.ztunnel();
-    node.synced(&ztunnel).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    ztunnel.synced().await;
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     let before = ruleset(&net.namespace);
     assert!(!node.add("web", &uid, &net).await.unwrap().enrolled);
     node.status("web", "Running", "10.1.0.1").await;
@@ -60,7 +52,7 @@ async fn what_the_agent_says_is_what_the_kernel_holds() {
     // A restart makes nothing anew.
     node.run().await;
     node.is_enrolled(&uid, &net).await;
-    node.synced(&ztunnel).await;
+    ztunnel.synced().await;
     assert_eq!((ruleset(&net.namespace), ruleset(&host)), enrolled);
 
     // What somebody destroys is put back.
@@ -87,9 +79,9 @@ async fn what_the_agent_says_is_what_the_kernel_holds() {
 async fn the_mesh_leaves_a_real_node_as_it_found_it() {
     let (node, host) = mk_node().await;
     let ztunnel = node.ztunnel();
-    node.synced(&ztunnel).await;
+    ztunnel.synced().await;
     node.label("demo", Some("ambient")).await;
-    let (uid, net) = (node.pod("web", json!({})).await, Net::new("10.1.0.1"));
+    let (uid, net) = node.place("web", "10.1.0.1").await;
     // The host has the probe set by now; one that never had an agent shows how it was.
     let untouched = Namespace::new("untouched").unwrap();
     let held = |namespace: &Namespace| filters::snapshot(namespace).unwrap();
