@@ -327,7 +327,8 @@ impl Registry {
     /// What to do now for a pod, at the beginning of a pass: what has not been looked at for `every` is.
     pub(crate) fn begin(&mut self, uid: &str, now: Instant, every: Duration) -> Option<Task> {
         let entry = self.entries.get_mut(uid)?;
-        if now.duration_since(entry.checked) >= every {
+        // What has left with the mesh is not looked at again: it would seem to be on its way for that moment.
+        if !self.withdrawn && now.duration_since(entry.checked) >= every {
             entry.checked = now;
             // One whose network was taken on its way out gets no other.
             let ends = self.index.pod(uid).is_some_and(|pod| pod.deleting);

@@ -239,6 +239,9 @@ fn a_mesh_that_leaves_takes_every_pod_out_and_lets_none_in() {
         (entry.machine.phase(), entry.machine.report()),
         (Phase::Outside, Report::Clear)
     );
+    let later = Instant::now() + Duration::from_secs(3600);
+    let looks = registry.begin("u1", later, Duration::from_secs(60));
+    assert!(looks.is_none(), "it would seem to be on its way once more");
     let pod = mk_pod("u2", 5, &json!({}));
     let key = pod.key();
     registry.apply_pod(pod);
