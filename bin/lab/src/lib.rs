@@ -13,3 +13,4 @@ pub mod mesh;
 pub mod node;
 pub mod program;
 pub mod report;
+pub mod traces;

@@ -21,6 +21,7 @@ use crate::{
     mesh::{Mesh, NAMESPACE, NODES, dump},
     node::PATIENCE,
     report::Report,
+    traces,
 };
 
 /// Client, a client that will be refused, server.
@@ -491,15 +492,14 @@ async fn uninstall(mesh: &mut Mesh<Cluster>, report: &mut Report) -> anyhow::Res
     report.show("$ kubectl -n istio-cni delete daemonset istio-cni-node");
     mesh.uninstall_agents().await?;
     for node in NODES {
-        let rules = mesh.node(node)?;
-        let rules = rules.exec("nft", &["--stateless", "list", "ruleset"], "")?;
+        let traces = traces::of_mesh(mesh.node(node)?)?;
         let left = mesh.agent(node)?.left()?;
         report.check(
-            &format!("no rule, file or plugin is left on {node}"),
-            rules.is_empty() && left.is_empty(),
+            &format!("no rule, set, route, file or plugin is left on {node}"),
+            traces.is_empty() && left.is_empty(),
             || {
                 format!(
-                    "{rules}\n{left:?}\n{}",
+                    "{traces:?}\n{left:?}\n{}",
                     mesh.agent(node).map(NodeAgent::log).unwrap_or_default()
                 )
             },

@@ -1,12 +1,12 @@
 //! How pods come into the mesh and stay in it: the agent, and the plugin that it has installed.
 
 use k8s_openapi::api::core::v1::Pod;
-use lab::mesh::NAMESPACE;
+use lab::{mesh::NAMESPACE, traces};
 use mesh_api::{
     annotations::REDIRECTION,
     labels::{DATAPLANE_MODE, dataplane_mode::AMBIENT},
 };
-use testkit_net::{Namespace, filters, tcp::Behaviour};
+use testkit_net::{Namespace, tcp::Behaviour};
 
 use crate::fixture::{Lab, SECRET, ports_opened};
 
@@ -60,15 +60,7 @@ async fn without_its_agent_a_node_s_pods_stay_in_the_mesh_and_new_ones_wait() {
 async fn when_the_daemon_set_goes_nothing_of_the_mesh_is_left_on_the_nodes() {
     let mut lab = Lab::of_cluster().await;
     lab.add_pair().await;
-    // What the mesh has is named so, or has to do with its mark or its routing table.
-    let of_mesh = |network: &Namespace| {
-        let held = filters::snapshot(network).unwrap().to_lowercase();
-        let marks = ["istio", "0x111", "0x539", "table 100", "lookup 100"];
-        let lines = held.lines().map(str::to_owned);
-        lines
-            .filter(|line| marks.iter().any(|mark| line.contains(mark)))
-            .collect::<Vec<_>>()
-    };
+    let of_mesh = |network: &Namespace| traces::of_mesh(network).unwrap();
     for (node, pod) in [("node1", "curl"), ("node2", "web")] {
         for network in [lab.pod(pod).unwrap(), lab.node(node).unwrap()] {
             assert_ne!(of_mesh(network), [""; 0], "{node}");
