@@ -164,7 +164,8 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        let (pod, ()) = tokio::join!(biased; store.until::<Pod>("demo", "web", LIMIT, runs), change);
+        let (pod, ()) =
+            tokio::join!(biased; store.until::<Pod>("demo", "web", LIMIT, runs), change);
         assert!(pod.unwrap().is_some());
         assert_eq!(looks.into_inner(), 3, "before the first, and after each");
         let gone = store.until::<Pod>("demo", "db", LIMIT, |pod| pod.is_none());

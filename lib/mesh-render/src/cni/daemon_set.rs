@@ -53,6 +53,9 @@ const BIN_DIR: &str = "/opt/cni/bin";
 const GKE_BIN_DIR: &str = "/home/kubernetes/bin";
 const CONF_DIR: &str = "/etc/cni/net.d";
 const NETNS_DIR: &str = "/var/run/netns";
+/// What the legacy variant of iptables locks on the node, so that two writers, such as kube-proxy and the agent, do
+/// not undo each other.
+const XTABLES_LOCK: &str = "/run/xtables.lock";
 /// How long an agent has to tell ztunnel and to clean up, in seconds.
 const GRACE: i64 = 30;
 
@@ -253,6 +256,13 @@ impl Agent<'_> {
             volumes.push(host_path("cni-netns-dir", self.netns_dir(), made));
             volumes.push(host_path("cni-ztunnel-sock-dir", "/var/run/ztunnel", made));
         }
+        if !self.is_istio() {
+            volumes.push(host_path(
+                "xtables-lock",
+                XTABLES_LOCK,
+                Some("FileOrCreate"),
+            ));
+        }
         volumes
     }
 
@@ -266,6 +276,9 @@ impl Agent<'_> {
         if self.ambient() {
             mounts.extend(self.netns_mounts());
             mounts.push(mount("cni-ztunnel-sock-dir", "/var/run/ztunnel"));
+        }
+        if !self.is_istio() {
+            mounts.push(mount("xtables-lock", XTABLES_LOCK));
         }
         mounts
     }

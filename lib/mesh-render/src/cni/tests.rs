@@ -201,6 +201,17 @@ fn settings_of_go_s_runtime_end_with_release_1_32() {
 }
 
 #[test]
+fn rules_of_the_node_are_changed_under_the_node_s_lock() {
+    let ours = on(PlatformKind::Kubernetes, json!({}));
+    assert_eq!(host_path(&ours, "xtables-lock"), Some("/run/xtables.lock"));
+    let theirs = on(
+        PlatformKind::Kubernetes,
+        json!({"global": {"distribution": "istio"}}),
+    );
+    assert_eq!(host_path(&theirs, "xtables-lock"), None);
+}
+
+#[test]
 fn sidecars_alone_are_for_istio_s_agent() {
     let off = json!({"cni": {"ambient": {"enabled": false}}});
     let error = render(&spec(off.clone()), &settings(PlatformKind::Kubernetes)).unwrap_err();
