@@ -6,6 +6,7 @@ pkg-config pkg-config pkgconf-pkg-config
 ip iproute2 iproute
 nft nftables nftables
 iptables-restore iptables iptables-nft
+iptables-legacy-restore iptables iptables-legacy
 ipset ipset ipset
 curl curl curl
 python3 python3 python3
