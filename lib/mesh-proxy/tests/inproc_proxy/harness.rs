@@ -6,8 +6,8 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, LazyLock,
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -536,10 +536,15 @@ fn mk_workload(name: &str, address: IpAddr) -> Workload {
     }
 }
 
-/// A loopback address that no other pod of any test uses, but for an unlikely accident.
+/// A loopback address that no other pod of this process has; one of another process only by an unlikely
+/// accident.
 pub(crate) fn free_address() -> IpAddr {
-    let random = |from| fastrand::u8(from..254);
-    Ipv4Addr::new(127, random(1), random(0), random(1)).into()
+    /// From 127.1.0.0 on, so that nobody has it who has 127.0.0.1.
+    const FIRST: u32 = 0x7f01_0000;
+    const COUNT: u32 = 0x00fd_0000;
+    static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(fastrand::u32(..)));
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    Ipv4Addr::from(FIRST + number % COUNT).into()
 }
 
 /// A policy whose one match is `matches`.
