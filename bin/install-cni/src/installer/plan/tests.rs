@@ -491,11 +491,11 @@ fn what_cilium_took_away_of_ours_does_not_come_back() {
     assert_eq!(after.conf, expected);
 }
 
-/// Configurations with and without us, whole and half-done, in a folder with few names: everything that
-/// earlier agents, other installers and accidents leave.
 /// Names without their endings, as runtimes order them.
 const STEMS: [&str; 4] = ["01-early", "02-istio-cni", "10-net", "YYY-istio-cni"];
 
+/// Configurations with and without us, whole and half-done, in a folder with few names: everything that
+/// earlier agents, other installers and accidents leave.
 fn arb_state() -> impl Strategy<Value = State> {
     let ours = |text: &str, format| {
         let mut list = ConfigList::parse(text.as_bytes(), format).unwrap();
