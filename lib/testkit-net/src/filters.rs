@@ -17,12 +17,12 @@ const LISTINGS: [(&str, &[&str]); 10] = [
     ("ip", &["-6", "route", "show", "table", "all"]),
 ];
 
-/// Routes that the kernel makes for links and addresses come when a link has found its carrier, which may
-/// be long after it was set up.
+/// What is said of routes that the kernel makes by itself.
 const KERNEL_S_OWN: &str = " proto kernel ";
 
-/// All of it, without counters, comments and [the kernel's own routes](KERNEL_S_OWN): two that are equal mean
-/// that nothing has been left. Tables and sets are in the order in which they were made.
+/// All of it, without counters, comments, and routes that the kernel makes by itself, which come when a link
+/// has found its carrier, maybe long after it was set up. Two that are equal mean that nothing has been left.
+/// Tables and sets are in the order in which they were made.
 pub fn snapshot(namespace: &Namespace) -> Result<String, Error> {
     let mut snapshot = String::new();
     for (program, arguments) in LISTINGS {
