@@ -29,7 +29,7 @@ pub enum Error {
 }
 
 /// Passes on, line by line, what a plan needs of the output of `iptables-save`: of rules of others only
-/// those that may lead to ours, and of both no more than [`LIMIT`]. What is cut off is more than we ever
+/// those that may lead to ours, and of both no more than some thousand. What is cut off is more than we ever
 /// write, so that the plan is to make our chains anew in any case.
 #[derive(Clone, Debug, Default)]
 pub struct Sieve {
