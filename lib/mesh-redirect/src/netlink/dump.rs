@@ -208,6 +208,8 @@ impl Dump {
                 .push((of, name.to_owned(), expression::read(list)));
         } else if message.is(Kind::NewSet) {
             self.sets.push(held_set(of, &attributes));
+        } else {
+            return false;
         }
         true
     }

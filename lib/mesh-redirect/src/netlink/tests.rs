@@ -65,6 +65,24 @@ fn a_listing_that_is_cut_off_is_not_whole() {
     }
 }
 
+#[test]
+fn a_host_with_many_probed_pods_is_read_to_the_end() {
+    let rules = on_host(Families::Dual, &ProbeAddresses::default());
+    let address = |n: u32| std::net::Ipv4Addr::from(0x0a00_0000 + n).into();
+    let uid = "0b0e7d1c-3c0c-4a39-8f2b-0d8f5e6a7b8c".to_owned();
+    let members: Members = (0..10_000).map(|n| (address(n), uid.clone())).collect();
+    let listing = restore(&rules, &members).to_trial();
+    let (mut dump, mut seen, mut rest) = (Dump::of_host(), Members::new(), &*listing);
+    while let Some((length, _)) = rest.split_first_chunk() {
+        let length = usize::try_from(u32::from_ne_bytes(*length)).unwrap();
+        let (message, after) = rest.split_at(length.next_multiple_of(4));
+        members::read(&mut seen, message);
+        assert!(dump.add(message).is_continue(), "{:?}", dump.cost());
+        rest = after;
+    }
+    assert_eq!(seen, members);
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
