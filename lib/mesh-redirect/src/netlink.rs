@@ -134,12 +134,14 @@ pub fn requests() -> Vec<Vec<u8>> {
             writer.text(table::NAME, table_name(table));
         })
     };
-    let mut requests = Table::ALL.map(get_table).to_vec();
+    let mut requests = Table::ALL
+        .map(|of| get_table(INET, table_name(of)))
+        .to_vec();
     requests.extend(leftovers::requests());
     for table in Table::ALL {
         for hook in Hook::ALL {
             let names = [chain::hook_name(hook_number(hook)), chain_name(hook)];
-            requests.extend(names.map(|name| get_chain(table, name)));
+            requests.extend(names.map(|name| get_chain(INET, table_name(table), name)));
         }
     }
     requests.extend(Table::ALL.map(|table| of_table(Kind::GetSet, table)));
@@ -162,15 +164,15 @@ pub fn fuzz(bytes: &[u8]) {
     members::decode(bytes);
 }
 
-fn get_table(of: Table) -> Vec<u8> {
-    get(Kind::GetTable, INET, |writer| {
-        writer.text(table::NAME, table_name(of));
+fn get_table(family: u8, name: &str) -> Vec<u8> {
+    get(Kind::GetTable, family, |writer| {
+        writer.text(table::NAME, name);
     })
 }
 
-fn get_chain(of: Table, name: &str) -> Vec<u8> {
-    get(Kind::GetChain, INET, |writer| {
-        writer.text(chain::TABLE, table_name(of));
+fn get_chain(family: u8, table: &str, name: &str) -> Vec<u8> {
+    get(Kind::GetChain, family, |writer| {
+        writer.text(chain::TABLE, table);
         writer.text(chain::NAME, name);
     })
 }

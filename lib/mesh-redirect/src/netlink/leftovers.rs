@@ -5,10 +5,10 @@
 
 use super::{
     attribute::{Attributes, Writer},
-    batch::{Batch, Kind, Message, dump, get},
+    batch::{Batch, Kind, Message, dump},
     chain,
     expression::family_number,
-    rule, table,
+    get_chain, get_table, rule, table,
 };
 use crate::{
     iptables::{chain_name, table_name},
@@ -54,21 +54,12 @@ struct HeldRule {
 /// What to send first: the tables, and our chains in them.
 pub(super) fn requests() -> Vec<Vec<u8>> {
     let mut requests = Vec::new();
-    for place in every_place() {
-        let (family, of) = place;
-        requests.push(get(Kind::GetTable, family_number(family), |writer| {
-            writer.text(table::NAME, table_name(of));
-        }));
-        requests.extend(Hook::ALL.map(|hook| get_chain(place, chain_name(hook))));
+    for (family, of) in every_place() {
+        let (family, of) = (family_number(family), table_name(of));
+        requests.push(get_table(family, of));
+        requests.extend(Hook::ALL.map(|hook| get_chain(family, of, chain_name(hook))));
     }
     requests
-}
-
-fn get_chain((family, of): (Family, Table), name: &str) -> Vec<u8> {
-    get(Kind::GetChain, family_number(family), |writer| {
-        writer.text(chain::TABLE, table_name(of));
-        writer.text(chain::NAME, name);
-    })
 }
 
 fn every_place() -> impl Iterator<Item = (Family, Table)> {
@@ -130,11 +121,11 @@ impl Leftovers {
     /// Requests for the kernel's chains and the rules of the tables that hold chains of ours.
     pub(super) fn further_requests(&self) -> Vec<Vec<u8>> {
         let mut requests = Vec::new();
-        for place in self.places() {
-            let (family, of) = place;
-            requests.extend(BUILTIN.map(|name| get_chain(place, name)));
-            requests.push(dump(Kind::GetRule, family_number(family), |writer| {
-                writer.text(rule::TABLE, table_name(of));
+        for (family, of) in self.places() {
+            let (family, of) = (family_number(family), table_name(of));
+            requests.extend(BUILTIN.map(|name| get_chain(family, of, name)));
+            requests.push(dump(Kind::GetRule, family, |writer| {
+                writer.text(rule::TABLE, of);
             }));
         }
         requests
