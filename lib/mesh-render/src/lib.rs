@@ -40,7 +40,8 @@ pub struct Rendered {
     pub notes: Vec<Note>,
 }
 
-/// A value that was given and has no effect, or not the one that may be expected. Holds its path, such as `pilot.autoscaleMax`.
+/// A value that was given and has no effect, or not the one that may be expected. Holds its path, such as
+/// `pilot.autoscaleMax`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Note {
     /// Nobody knows it: misspelt, or of a newer version.
