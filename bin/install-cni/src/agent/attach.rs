@@ -268,11 +268,11 @@ impl<K: Rules + Probes, Z: Proxies> Shared<K, Z> {
         let api = Api::<Namespace>::all(self.client.clone());
         let metadata = answer(api.get_metadata(name)).await?.metadata;
         let version = pods::version(metadata.resource_version.as_deref());
-        let labels = metadata.labels.unwrap_or_default();
+        let told = pods::Namespace::asked(metadata.labels.unwrap_or_default(), version);
         let (concerned, news) = {
             let mut registry = self.registry.lock();
             let before = registry.index().generation();
-            let concerned = registry.answer_namespace(name.to_owned(), labels, version);
+            let concerned = registry.apply_namespace(name.to_owned(), told);
             (concerned, registry.index().generation() != before)
         };
         if news {

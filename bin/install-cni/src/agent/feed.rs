@@ -99,7 +99,8 @@ impl<K: Rules + Probes, Z: Proxies> Index<NamespaceObject> for NamespaceFeed<K, 
                     let name = metadata.name.unwrap_or_default();
                     let labels = metadata.labels.unwrap_or_default();
                     let version = pods::version(metadata.resource_version.as_deref());
-                    concerned.extend(registry.apply_namespace(name, labels, version));
+                    let told = pods::Namespace::watched(labels, version);
+                    concerned.extend(registry.apply_namespace(name, told));
                 }
                 Event::Delete(key) => registry.delete_namespace(&key.name),
                 Event::Invalid(invalid) => {

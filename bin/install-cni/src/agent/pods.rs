@@ -61,9 +61,9 @@ pub(crate) struct Index {
     generation: u64,
 }
 
-/// A namespace, as far as it matters.
+/// What the API server says of a namespace, as far as it matters.
 #[derive(Debug)]
-struct Namespace {
+pub(crate) struct Namespace {
     labels: Labels,
     /// Which version of the object this is, where that can be compared; 0 if not.
     version: u64,
@@ -157,54 +157,21 @@ impl Index {
         Concerned::from_iter(uid)
     }
 
-    /// The namespace exists with these labels, as the watch says.
-    pub(crate) fn apply_namespace(
-        &mut self,
-        name: String,
-        labels: Labels,
-        version: u64,
-    ) -> Concerned {
+    /// The namespace exists, like this.
+    pub(crate) fn apply_namespace(&mut self, name: String, mut told: Namespace) -> Concerned {
+        told.labels.retain(|key, _| self.keys.contains(key));
         let held = self.namespaces.get(&name);
-        if held.is_some_and(|held| held.asked && held.version > version) {
+        if held.is_some_and(|held| held.knows_better_than(&told)) {
             return Concerned::new();
         }
-        self.hold_namespace(name, labels, (version, false))
-    }
-
-    /// The namespace exists with these labels, as the API server says to a question. The watch may know better.
-    pub(crate) fn answer_namespace(
-        &mut self,
-        name: String,
-        labels: Labels,
-        version: u64,
-    ) -> Concerned {
-        let held = self.namespaces.get(&name);
-        if held.is_some_and(|held| held.version >= version) {
-            return Concerned::new();
-        }
-        self.hold_namespace(name, labels, (version, true))
-    }
-
-    fn hold_namespace(
-        &mut self,
-        name: String,
-        mut labels: Labels,
-        (version, asked): (u64, bool),
-    ) -> Concerned {
-        labels.retain(|key, _| self.keys.contains(key));
-        let same = |held: &&mut Namespace| held.labels == labels;
-        if let Some(held) = self.namespaces.get_mut(&name).filter(same) {
-            (held.version, held.asked) = (version, asked);
-            return Concerned::new();
-        }
-        let concerned = self.pods_in(&name);
-        self.generation += 1;
-        let namespace = Namespace {
-            labels,
-            version,
-            asked,
+        let same = held.is_some_and(|held| held.labels == told.labels);
+        let concerned = if same {
+            Concerned::new()
+        } else {
+            self.generation += 1;
+            self.pods_in(&name)
         };
-        self.namespaces.insert(name, namespace);
+        self.namespaces.insert(name, told);
         concerned
     }
 
@@ -324,6 +291,38 @@ impl Index {
         Snapshot {
             policy: self.policy.clone(),
             namespaces: namespaces.collect(),
+        }
+    }
+}
+
+// === impl Namespace ===
+
+impl Namespace {
+    /// As the watch tells of it.
+    pub(crate) fn watched(labels: Labels, version: u64) -> Self {
+        Self {
+            labels,
+            version,
+            asked: false,
+        }
+    }
+
+    /// As the API server answers to a question about it.
+    pub(crate) fn asked(labels: Labels, version: u64) -> Self {
+        Self {
+            labels,
+            version,
+            asked: true,
+        }
+    }
+
+    /// Whether this is later than what has just been told. What the watch tells is later than all that it told
+    /// before.
+    fn knows_better_than(&self, told: &Self) -> bool {
+        if told.asked {
+            self.version >= told.version
+        } else {
+            self.asked && self.version > told.version
         }
     }
 }

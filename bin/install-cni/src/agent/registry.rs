@@ -19,7 +19,7 @@ use super::{
         Action, Cause, Desired, Enrolment, Introduction, Machine, Notice, Outcome, Step, Strip,
     },
     netns::{Located, sandbox::Sandbox},
-    pods::{Concerned, Index, Pod, Reason, Verdict, annotations::Shown},
+    pods::{Concerned, Index, Namespace, Pod, Reason, Verdict, annotations::Shown},
 };
 use crate::parts::PodUid;
 
@@ -187,14 +187,9 @@ impl Registry {
         self.refresh(concerned)
     }
 
-    /// The namespace exists with these labels, as the watch says.
-    pub(crate) fn apply_namespace(
-        &mut self,
-        name: String,
-        labels: mesh_cni::enrolment::Labels,
-        version: u64,
-    ) -> Concerned {
-        let concerned = self.index.apply_namespace(name, labels, version);
+    /// The namespace exists, like this.
+    pub(crate) fn apply_namespace(&mut self, name: String, told: Namespace) -> Concerned {
+        let concerned = self.index.apply_namespace(name, told);
         self.refresh(concerned)
     }
 

@@ -77,18 +77,20 @@ fn a_namespaces_label_wakes_its_pods_and_no_others() {
         &json!({"metadata": {"namespace": "other"}}),
     ));
     assert_eq!(
-        uids(&index.apply_namespace("demo".into(), Labels::new(), 0)),
+        uids(&index.apply_namespace("demo".into(), Namespace::watched(Labels::new(), 0))),
         ["u1", "u2"]
     );
     assert_eq!(
-        uids(&index.apply_namespace("demo".into(), ambient(), 0)),
+        uids(&index.apply_namespace("demo".into(), Namespace::watched(ambient(), 0))),
         ["u1", "u2"]
     );
     let generation = index.generation();
     let mut other = ambient();
     other.insert("team".into(), "green".into());
     assert!(
-        index.apply_namespace("demo".into(), other, 0).is_empty(),
+        index
+            .apply_namespace("demo".into(), Namespace::watched(other, 0))
+            .is_empty(),
         "no selector looks at that"
     );
     assert_eq!(index.generation(), generation);
@@ -123,9 +125,9 @@ fn a_pod_whose_namespace_is_not_known_is_not_decided() {
     let mut index = mk_index();
     let pod = mk_pod("web", "u1", &json!({}));
     assert_eq!(index.judge(&pod), Verdict::Undecided);
-    index.apply_namespace("demo".into(), Labels::new(), 0);
+    index.apply_namespace("demo".into(), Namespace::watched(Labels::new(), 0));
     assert_eq!(index.judge(&pod), Verdict::Outside(Reason::NotSelected));
-    index.apply_namespace("demo".into(), ambient(), 0);
+    index.apply_namespace("demo".into(), Namespace::watched(ambient(), 0));
     assert_eq!(index.judge(&pod), Verdict::InMesh(Options::default()));
     index.delete_namespace("demo");
     assert_eq!(index.judge(&pod), Verdict::Undecided);
@@ -136,7 +138,7 @@ fn some_pods_are_never_in_the_mesh() {
     let mut index = mk_index();
     let mode = "istio.io/dataplane-mode";
     for namespace in ["demo", "kube-system", "istio-system"] {
-        index.apply_namespace(namespace.into(), ambient(), 0);
+        index.apply_namespace(namespace.into(), Namespace::watched(ambient(), 0));
     }
     let cases = [
         (json!({"spec": {"hostNetwork": true}}), Reason::HostNetwork),
@@ -275,8 +277,8 @@ fn a_mirror_is_known_by_both_its_uids() {
 #[test]
 fn a_stranger_passes_only_where_no_pod_could_belong() {
     let mut index = mk_index();
-    index.apply_namespace("demo".into(), ambient(), 0);
-    index.apply_namespace("plain".into(), Labels::new(), 0);
+    index.apply_namespace("demo".into(), Namespace::watched(ambient(), 0));
+    index.apply_namespace("plain".into(), Namespace::watched(Labels::new(), 0));
     assert_ne!(index.judge_stranger("demo"), Belongs::No);
     assert_eq!(
         index.judge_stranger("plain"),

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use mesh_cni::enrolment::Labels;
 use mesh_kube::watch::ObjectKey;
 use mesh_net::netns::NetNsId;
 use tokio::time::Instant;
@@ -25,17 +24,6 @@ impl Registry {
             self.asked.insert(pod.uid.clone(), now);
         }
         let concerned = self.index.apply_pod(pod);
-        self.refresh(concerned)
-    }
-
-    /// The namespace exists with these labels, as the API server says to a question. The watch may know better.
-    pub(crate) fn answer_namespace(
-        &mut self,
-        name: String,
-        labels: Labels,
-        version: u64,
-    ) -> Concerned {
-        let concerned = self.index.answer_namespace(name, labels, version);
         self.refresh(concerned)
     }
 

@@ -26,7 +26,10 @@ fn mk_registry_for(options: Options) -> Registry {
     let index = Index::new(policy, options, "istio-system".to_owned());
     let mut registry = Registry::new(index, Vec::new());
     let ambient = [("istio.io/dataplane-mode".to_owned(), "ambient".to_owned())];
-    registry.apply_namespace("demo".into(), BTreeMap::from(ambient), 5);
+    registry.apply_namespace(
+        "demo".into(),
+        Namespace::watched(BTreeMap::from(ambient), 5),
+    );
     registry
 }
 

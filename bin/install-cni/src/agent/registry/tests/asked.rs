@@ -70,28 +70,29 @@ fn of_answer_and_watch_about_a_namespace_the_later_word_counts() {
         || BTreeMap::from([("istio.io/dataplane-mode".to_owned(), "ambient".to_owned())]);
     let reason = |registry: &Registry| registry.entry("u1").unwrap().reason;
     for version in [0, 4, 5] {
-        let concerned = registry.answer_namespace("demo".into(), BTreeMap::new(), version);
+        let concerned =
+            registry.apply_namespace("demo".into(), Namespace::asked(BTreeMap::new(), version));
         assert!(concerned.is_empty(), "{version}: the watch knows version 5");
     }
     assert_eq!(reason(&registry), None);
     assert_eq!(
         registry
-            .answer_namespace("demo".into(), BTreeMap::new(), 7)
+            .apply_namespace("demo".into(), Namespace::asked(BTreeMap::new(), 7))
             .len(),
         1
     );
     assert_eq!(reason(&registry), Some(Reason::NotSelected));
     assert!(
         registry
-            .apply_namespace("demo".into(), labelled(), 6)
+            .apply_namespace("demo".into(), Namespace::watched(labelled(), 6))
             .is_empty()
     );
     assert_eq!(reason(&registry), Some(Reason::NotSelected), "an older one");
-    registry.apply_namespace("demo".into(), labelled(), 8);
+    registry.apply_namespace("demo".into(), Namespace::watched(labelled(), 8));
     assert_eq!(reason(&registry), None);
     // What the watch tells counts, whatever it told before.
-    registry.apply_namespace("demo".into(), BTreeMap::new(), 1);
+    registry.apply_namespace("demo".into(), Namespace::watched(BTreeMap::new(), 1));
     assert_eq!(reason(&registry), Some(Reason::NotSelected));
-    registry.answer_namespace("other".into(), BTreeMap::new(), 0);
+    registry.apply_namespace("other".into(), Namespace::asked(BTreeMap::new(), 0));
     assert!(registry.index().knows_namespace("other"));
 }
